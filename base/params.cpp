@@ -1,0 +1,80 @@
+#include "base/params.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace tessera {
+
+std::size_t size_of(DType dtype) {
+  switch (dtype) {
+    case DType::f64: case DType::i64: return 8;
+    case DType::f32: case DType::i32: return 4;
+    case DType::bf16: case DType::f16: return 2;
+    case DType::u8: return 1;
+  }
+  return 0;
+}
+
+const char* safetensors_name(DType dtype) {
+  switch (dtype) {
+    case DType::f64: return "F64";
+    case DType::f32: return "F32";
+    case DType::bf16: return "BF16";
+    case DType::f16: return "F16";
+    case DType::i64: return "I64";
+    case DType::i32: return "I32";
+    case DType::u8: return "U8";
+  }
+  return "?";
+}
+
+std::int64_t ParamSpec::row_size() const {
+  std::int64_t size = 1;
+  for (std::size_t i = 1; i < shape.size(); ++i) size *= shape[i];
+  return size;
+}
+
+void add_rows(RowSet& set, const std::string& param, Rows rows) {
+  if (rows.count() <= 0) return;
+  std::vector<Rows>& ranges = set[param];
+  ranges.push_back(rows);
+  std::sort(ranges.begin(), ranges.end());
+  std::vector<Rows> joined;
+  for (const Rows& next : ranges) {
+    if (!joined.empty() && next.begin <= joined.back().end) {
+      joined.back().end = std::max(joined.back().end, next.end);
+    } else {
+      joined.push_back(next);
+    }
+  }
+  ranges = std::move(joined);
+}
+
+std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs) {
+  std::int64_t total = 0;
+  for (const ParamSpec& spec : specs) {
+    auto found = set.find(spec.name);
+    if (found == set.end()) continue;
+    for (const Rows& rows : found->second) total += rows.count() * spec.row_size();
+  }
+  return total;
+}
+
+std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows) {
+  if (rows.begin == 0 && rows.end == all_rows) return param;
+  return param + "[" + std::to_string(rows.begin) + ":" + std::to_string(rows.end) + "]";
+}
+
+RowSet Plan::owned_by(std::int32_t slot) const {
+  RowSet owned;
+  for (const Slice& slice : slices) {
+    if (!std::binary_search(slice.owners.begin(), slice.owners.end(), slot)) continue;
+    for (const auto& [param, ranges] : slice.rows) {
+      for (const Rows& rows : ranges) add_rows(owned, param, rows);
+    }
+  }
+  return owned;
+}
+
+}  // namespace tessera

@@ -1,0 +1,41 @@
+// A model family: from a batch of named tensors to named outputs. What the outputs are worth is the objective's business.
+// One file per family in models/families/, registered under its stem.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/params.h"
+#include "base/registry.h"
+#include "models/parameter.h"
+
+namespace tessera {
+
+using NamedTensors = std::map<std::string, at::Tensor>;
+
+class Family {
+ public:
+  /// What a family must know besides its own settings.
+  struct Context {
+    std::int64_t vocab = 256;  ///< of the data's tokenizer; a family without tokens ignores it
+  };
+  static constexpr const char* kind = "model family";
+
+  virtual ~Family() = default;
+  virtual std::vector<ParamSpec> specs() const = 0;
+  /// Which dimensions of which parameters can be cut together.
+  virtual std::vector<CutGroup> cuts() const = 0;
+  virtual CostModel cost() const = 0;
+  /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be remade.
+  virtual void initialize(ParamStore& params, std::uint64_t seed) const = 0;
+  /// Batch -> outputs. Text families read "tokens" [B, T] (int64) and give "logits" [B, T, vocab].
+  virtual NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const = 0;
+  /// A small batch (with targets) for contract tests.
+  virtual NamedTensors example_batch(std::uint64_t seed) const = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,26 @@
+// Objectives: (outputs, batch) -> a weighted sum and its denominator, kept apart so that micro-batches, ranks and slots add up
+// before anybody divides. One file per objective in optim/objectives/.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+
+#include "base/registry.h"
+
+namespace tessera {
+
+struct Objective {
+  struct Context {};
+  static constexpr const char* kind = "objective";
+  struct Value {
+    at::Tensor sum;                      ///< scalar, differentiable
+    double weight = 0;                   ///< denominator, in units (tokens)
+    std::map<std::string, double> logs;  ///< further named sums
+  };
+  virtual ~Objective() = default;
+  virtual Value operator()(const std::map<std::string, at::Tensor>& outputs,
+                           const std::map<std::string, at::Tensor>& batch) const = 0;
+};
+
+}  // namespace tessera

@@ -1,0 +1,77 @@
+// Low-communication methods ("outer" optimizers), each whole in one file of optim/outer/: the local half says when a slot
+// pushes and adopts, the global half how a merge is made. Torch-free: everything is spans of floats, sums are fp64 in slot
+// order, so that production, simulator and sanitizers run the same code.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/params.h"
+#include "base/registry.h"
+#include "base/tensor.h"
+
+namespace tessera {
+
+/// An elementwise outer update rule on `delta` = theta_start - mean(theta_end). State: one fp32 tensor per name in
+/// state_names(), of the parameter's shape, zero at the start.
+class OuterRule {
+ public:
+  struct Context {};
+  static constexpr const char* kind = "outer rule";
+  virtual ~OuterRule() = default;
+  virtual std::vector<std::string> state_names() const = 0;
+  /// Updates theta and the state in place for one range. fp64 inside, one cast to fp32 on storing. `state[i]` belongs to
+  /// state_names()[i].
+  virtual void apply(std::span<float> theta, std::span<const double> delta, std::span<const std::span<float>> state) const = 0;
+};
+/// Rules "sgd" and "nesterov" (momentum as torch.optim.SGD: b = mu b + delta; theta -= lr (delta + mu b)).
+std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double lr, double momentum);
+
+/// What the tensors of a contribution mean.
+enum class Payload : std::uint8_t {
+  theta_end,  ///< the slot's parameters after its steps: the coordinator forms the delta in fp64
+  gradient,   ///< the mean gradient of one step
+};
+
+/// What a slot must do before (adopt) and after (push) an inner step; steps count from 0 over the whole run.
+struct Due {
+  std::vector<std::int32_t> adopt;  ///< fragments whose next version must be in place before this step
+  std::vector<std::int32_t> push;   ///< fragments to contribute after this step
+};
+
+/// A method. Fragments are lists of parameter names; every trainable parameter is in exactly one.
+class OuterMethod {
+ public:
+  struct Context {
+    std::vector<ParamSpec> specs;
+    std::int64_t steps = 1;         ///< H
+    std::string rule = "nesterov";
+    double lr = 0.7, momentum = 0.9;
+  };
+  static constexpr const char* kind = "method";
+  virtual ~OuterMethod() = default;
+
+  virtual std::vector<std::vector<std::string>> fragments() const = 0;
+  /// The local half: the duties around inner step `step`.
+  virtual Due due(std::int64_t step) const = 0;
+  /// How many inner steps lie between version v and v+1 of a fragment (work that a contribution carries).
+  virtual std::int64_t steps_per_merge() const = 0;
+  /// The slot applies gradients itself (false: it brings them, and the coordinator steps).
+  virtual bool steps_locally() const { return true; }
+  virtual Payload payload() const { return Payload::theta_end; }
+  /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
+  virtual std::int32_t arrivals_per_merge() const { return 0; }
+
+  /// The global half: state tensors per parameter ("momentum"), zero at the start.
+  virtual std::vector<std::string> state_names() const = 0;
+  /// Applies the merged delta (or gradient) of rows `rows` of one parameter to theta and state. `version` is the one being
+  /// made, from 1.
+  virtual void apply(const ParamSpec& spec, Rows rows, std::int64_t version, std::span<float> theta,
+                     std::span<const double> delta, std::span<const std::span<float>> state) const = 0;
+};
+
+}  // namespace tessera
