@@ -43,6 +43,25 @@ struct Due {
   std::vector<std::int32_t> push;   ///< fragments to contribute after this step
 };
 
+/// The merged delta (or gradient) of rows `rows` of one parameter, and what it is applied to. Only rows with at least one
+/// contribution appear, so what nobody trained keeps parameter and state.
+struct Update {
+  const ParamSpec* spec = nullptr;
+  Rows rows;
+  std::span<float> theta;
+  std::span<const double> delta;
+  std::vector<std::span<float>> state;  ///< one per state_names(), of the same rows
+};
+
+/// Steps an inner optimizer on merged gradients, for methods whose coordinator steps (data_parallel). Implemented over LibTorch
+/// in optim/gradient_step.cpp; methods see only this.
+class GradientStep {
+ public:
+  virtual ~GradientStep() = default;
+  virtual std::vector<std::string> state_names() const = 0;
+  virtual void apply(std::int64_t step, std::span<const Update> updates) const = 0;  ///< step counts from 1
+};
+
 /// A method. Fragments are lists of parameter names; every trainable parameter is in exactly one.
 class OuterMethod {
  public:
@@ -51,6 +70,7 @@ class OuterMethod {
     std::int64_t steps = 1;         ///< H
     std::string rule = "nesterov";
     double lr = 0.7, momentum = 0.9;
+    std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
   virtual ~OuterMethod() = default;
@@ -68,10 +88,8 @@ class OuterMethod {
 
   /// The global half: state tensors per parameter ("momentum"), zero at the start.
   virtual std::vector<std::string> state_names() const = 0;
-  /// Applies the merged delta (or gradient) of rows `rows` of one parameter to theta and state. `version` is the one being
-  /// made, from 1.
-  virtual void apply(const ParamSpec& spec, Rows rows, std::int64_t version, std::span<float> theta,
-                     std::span<const double> delta, std::span<const std::span<float>> state) const = 0;
+  /// Makes `version` (from 1) of one fragment: updates theta and state in place.
+  virtual void apply(std::int64_t version, std::span<const Update> updates) const = 0;
 };
 
 }  // namespace tessera
