@@ -65,11 +65,11 @@ std::string format_count(double count) { return with_unit(count, 1000, {"", "k",
 
 std::string format_duration(double seconds) {
   char text[64];
-  if (seconds < 10) {
+  if (seconds < 9.95) {  // bounds by what is printed, so that nothing reads "60 s"
     std::snprintf(text, sizeof text, "%.1f s", seconds);
-  } else if (seconds < 60) {
+  } else if (seconds < 59.5) {
     std::snprintf(text, sizeof text, "%.0f s", seconds);
-  } else if (seconds < 3600) {
+  } else if (seconds < 3599.5) {
     const long whole = std::lround(seconds);
     std::snprintf(text, sizeof text, "%ld min %02ld s", whole / 60, whole % 60);
   } else {

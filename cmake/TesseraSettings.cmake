@@ -13,7 +13,7 @@ if(TESSERA_CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${TESSERA_CCACHE})
 endif()
 
-add_compile_options(-Wall -Wextra -Wno-unused-parameter)
+add_compile_options(-Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
 # One rounding everywhere: a fused multiply-add in one build and not in another would change the bits of a run.
 add_compile_options(-ffp-contract=off)
 # Checks with operands stay on in every build (DESIGN: a bug aborts), so NDEBUG is left to third parties only.

@@ -52,8 +52,17 @@ struct Ready {                  ///< the recipe is understood, data is open
   std::string numerics;         ///< fingerprint: torch version, threads, CPU capability, flags
   auto operator<=>(const Ready&) const = default;
 };
+struct KnownVersion {
+  FragmentId fragment;
+  Version version;
+  auto operator<=>(const KnownVersion&) const = default;
+};
+/// Life, progress, and what the worker believes: the coordinator answers with whatever the worker has missed, so that a lost
+/// Grant, Revoke or Publish is repaired by the next heartbeat.
 struct Heartbeat {
   std::uint64_t steps = 0;      ///< inner steps done by this incarnation: progress, not only life
+  std::vector<HeldSlot> held;
+  std::vector<KnownVersion> heads;  ///< newest version of each fragment that it has heard of
   auto operator<=>(const Heartbeat&) const = default;
 };
 /// What the work of a contribution was, for metrics and the ledger of consumed data.
@@ -146,6 +155,7 @@ struct Revoke {
   auto operator<=>(const Revoke&) const = default;
 };
 struct HeartbeatAck {
+  bool say_hello = false;       ///< you are not (or no longer) known here, or Ready is missing: say Hello again
   auto operator<=>(const HeartbeatAck&) const = default;
 };
 struct Stop {

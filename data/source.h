@@ -31,6 +31,8 @@ class DataSource {
   };
   static constexpr const char* kind = "data source";
   virtual ~DataSource() = default;
+  /// Opens and verifies the data; nothing else may be called before it succeeded. Errors name the file or the numbers.
+  virtual Status open() = 0;
   virtual std::string unit() const = 0;                                    ///< "tokens"
   virtual std::int64_t vocab() const = 0;                                  ///< 0 where senseless
   virtual std::uint64_t samples() const = 0;                               ///< in one epoch, all slots together
@@ -39,6 +41,8 @@ class DataSource {
   virtual Batch train(SlotId slot, std::uint64_t first, std::uint64_t count) const = 0;
   /// Held-out batch `index` of at most `count` samples, in reading order; nothing at the end.
   virtual std::optional<Batch> held_out(std::uint64_t index, std::uint64_t count) const = 0;
+  /// How often each token occurs in the training data, for the unigram baseline; empty where senseless.
+  virtual std::vector<std::uint64_t> token_counts() const { return {}; }
 };
 
 }  // namespace tessera

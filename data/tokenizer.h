@@ -7,10 +7,13 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/ids.h"
 #include "base/registry.h"
 
 namespace tessera {
 
+/// Loses nothing: decode(encode(text)) == text for any bytes. No token reaches beyond a line end, so a text may be encoded in
+/// pieces of whole lines.
 class Tokenizer {
  public:
   struct Context {
@@ -24,8 +27,13 @@ class Tokenizer {
   /// Reads the model from the folder.
   virtual Status load() = 0;
   virtual std::int64_t vocab() const = 0;
+  /// Of all that decides what encode() gives; known after load().
+  virtual Digest digest() const = 0;
   virtual std::vector<std::int32_t> encode(std::string_view text) const = 0;
-  virtual std::string decode(const std::vector<std::int32_t>& ids) const = 0;
+  /// The bytes that a token stands for, wherever it occurs; id must be in [0, vocab).
+  virtual std::string_view surface(std::int32_t id) const = 0;
+  /// The surfaces of the ids, joined.
+  std::string decode(const std::vector<std::int32_t>& ids) const;
 };
 
 }  // namespace tessera

@@ -28,8 +28,10 @@ class OuterRule {
   /// state_names()[i].
   virtual void apply(std::span<float> theta, std::span<const double> delta, std::span<const std::span<float>> state) const = 0;
 };
-/// Rules "sgd" and "nesterov" (momentum as torch.optim.SGD: b = mu b + delta; theta -= lr (delta + mu b)).
+/// Rules "sgd" (theta -= lr delta; momentum is ignored) and "nesterov" (momentum as torch.optim.SGD: b = mu b + delta;
+/// theta -= lr (delta + mu b); without momentum it is sgd and keeps no state).
 std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double lr, double momentum);
+std::vector<std::string> outer_rule_names();
 
 /// What the tensors of a contribution mean.
 enum class Payload : std::uint8_t {

@@ -1,0 +1,104 @@
+#include "comm/transport/zmq_endpoint.h"
+
+#include <future>
+#include <set>
+#include <thread>
+
+#include "comm/transport/zmq_loop.h"
+#include "monitoring/log.h"
+
+namespace tessera {
+
+struct ZmqEndpoint::Parts {
+  Parts(std::unique_ptr<ZmqSockets> sockets, std::unique_ptr<SharedFolder> folder, const ZmqLoop::Options& options)
+      : control(sockets->address(Path::control)),
+        bulk(sockets->address(Path::bulk)),
+        shared(std::move(folder)),
+        loop(std::move(sockets), shared.get(), options),
+        thread([this] { loop.run(); }) {}
+
+  std::string control, bulk;
+  std::unique_ptr<SharedFolder> shared;
+  ZmqLoop loop;
+  std::set<Digest> fetching;  ///< until their arrival is handed over: a second fetch joins
+  std::thread thread;
+};
+
+namespace {
+
+Result<std::unique_ptr<SharedFolder>> open_shared(const TransportOptions& options) {
+  if (options.shared_folder.empty()) return std::unique_ptr<SharedFolder>();
+  return SharedFolder::open(options.shared_folder);
+}
+
+}  // namespace
+
+ZmqEndpoint::ZmqEndpoint(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+ZmqEndpoint::~ZmqEndpoint() {
+  parts_->loop.post([](ZmqLoop& loop) { loop.stop(); });
+  parts_->thread.join();
+}
+
+void ZmqEndpoint::identify(JobId job, Epoch epoch, Incarnation incarnation) {
+  parts_->loop.post([=](ZmqLoop& loop) { loop.identify(job, epoch, incarnation); });
+}
+void ZmqEndpoint::send(PeerId to, const Message& message) {
+  parts_->loop.post([=](ZmqLoop& loop) { loop.send(to, message); });
+}
+std::optional<Arrival> ZmqEndpoint::receive(Instant deadline) {
+  std::optional<Arrival> arrival = parts_->loop.inbox().pop(deadline);
+  if (arrival)
+    if (const auto* blob = std::get_if<BlobArrived>(&*arrival)) parts_->fetching.erase(blob->ref.digest);
+  return arrival;
+}
+
+BlobRef ZmqEndpoint::offer(const Blob& blob) {
+  BlobRef ref{blob.digest, blob.bytes().size(), {}};
+  if (parts_->shared != nullptr) {
+    if (Result<std::string> path = parts_->shared->publish(blob); path.ok())
+      ref.path = *path;
+    else
+      log_warning(path.error().message, "; peers fetch this blob over the bulk socket");
+  }
+  parts_->loop.post([=](ZmqLoop& loop) { loop.offer(blob); });
+  return ref;
+}
+void ZmqEndpoint::withdraw(const Digest& digest) {
+  if (parts_->shared != nullptr) parts_->shared->remove(digest);
+  parts_->loop.post([=](ZmqLoop& loop) { loop.withdraw(digest); });
+}
+void ZmqEndpoint::fetch(PeerId from, const BlobRef& ref) {
+  const bool first = parts_->fetching.insert(ref.digest).second;
+  parts_->loop.post([=](ZmqLoop& loop) { first ? loop.fetch(from, ref) : loop.join(from, ref.digest); });
+}
+TransportCounters ZmqEndpoint::counters() const { return parts_->loop.counters().read(); }
+std::string ZmqEndpoint::control_address() const { return parts_->control; }
+std::string ZmqEndpoint::bulk_address() const { return parts_->bulk; }
+
+Status ZmqEndpoint::reconnect(const std::string& control, const std::string& bulk) {
+  std::promise<Status> answer;
+  parts_->loop.post([&](ZmqLoop& loop) { answer.set_value(loop.reconnect(control, bulk)); });
+  TESSERA_TRY(answer.get_future().get());
+  parts_->control = control;
+  parts_->bulk = bulk;
+  return {};
+}
+
+Result<std::unique_ptr<ZmqEndpoint>> make_coordinator_endpoint(const CoordinatorEndpointOptions& options) {
+  TESSERA_ASSIGN(auto shared, open_shared(options.transport));
+  TESSERA_ASSIGN(auto sockets, ZmqSockets::listen(options.host, options.control_port, options.bulk_port,
+                                                  options.transport.silence));
+  return std::make_unique<ZmqEndpoint>(std::make_unique<ZmqEndpoint::Parts>(
+      std::move(sockets), std::move(shared), ZmqLoop::Options{options.transport, {}, nullptr}));
+}
+
+Result<std::unique_ptr<ZmqEndpoint>> make_worker_endpoint(const WorkerEndpointOptions& options) {
+  TESSERA_ASSIGN(auto shared, open_shared(options.transport));
+  TESSERA_ASSIGN(auto sockets, ZmqSockets::connect(options.control, options.bulk, options.transport.silence));
+  return std::make_unique<ZmqEndpoint>(std::make_unique<ZmqEndpoint::Parts>(
+      std::move(sockets), std::move(shared),
+      ZmqLoop::Options{options.transport, options.heartbeat_interval, options.steps}));
+}
+
+}  // namespace tessera

@@ -1,0 +1,216 @@
+#include "comm/transport/zmq_loop.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "comm/drop_reasons.h"
+#include "comm/message_codec.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::size_t backlog_limit = 256;
+constexpr std::size_t inbox_limit = 1024;  // an owner that is behind: control waits in the sockets, then with the peers
+constexpr int control_a_turn = 64;
+constexpr int bulk_a_turn = 4;  // so that a heartbeat waits for a few milliseconds of chunks at most
+
+Instant now() { return std::chrono::steady_clock::now(); }
+Bytes bytes_of(const zmq::message_t& message) {
+  return {static_cast<const std::byte*>(message.data()), message.size()};
+}
+zmq::message_t message_of(const std::vector<std::byte>& frame) { return {frame.data(), frame.size()}; }
+
+// A message part that lends the buffer's memory and keeps it alive until ZeroMQ is done with it.
+zmq::message_t message_of(Buffer buffer) {
+  if (buffer.bytes.empty()) return {};
+  auto* kept = new Buffer(std::move(buffer));
+  return {kept->bytes.data(), kept->bytes.size(), [](void*, void* hint) { delete static_cast<Buffer*>(hint); }, kept};
+}
+
+}  // namespace
+
+ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const SharedFolder* shared, const Options& options)
+    : sockets_(std::move(sockets)),
+      options_(options),
+      fetcher_(options.transport.bulk, shared, counters_),
+      wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
+  TESSERA_CHECK(wake_ >= 0, "no file descriptor left for an endpoint");
+}
+ZmqLoop::~ZmqLoop() { ::close(wake_); }
+
+void ZmqLoop::post(Task task) {
+  {
+    std::scoped_lock lock(tasks_mutex_);
+    tasks_.push_back(std::move(task));
+  }
+  const std::uint64_t one = 1;
+  TESSERA_CHECK(::write(wake_, &one, sizeof one) == sizeof one);
+}
+
+void ZmqLoop::run_tasks() {
+  std::uint64_t count = 0;
+  if (::read(wake_, &count, sizeof count) < 0) return;  // nothing was posted
+  std::vector<Task> tasks;
+  {
+    std::scoped_lock lock(tasks_mutex_);
+    tasks.swap(tasks_);
+  }
+  for (Task& task : tasks) task(*this);
+}
+
+void ZmqLoop::run() {
+  while (!stopping_) {
+    const bool room = inbox_.size() < inbox_limit;
+    sockets_->wait(wake_, room, !backlog_.empty(), patience(now()));
+    run_tasks();
+    flush_backlog();
+    if (room) read_control();
+    for (std::size_t i = sockets_->failed_handshakes(); i > 0; --i) counters_.drop(drop::handshake);
+    read_bulk();
+    fetcher_.work(now(), [this](PeerId to, const ChunkRequest& request) {
+      std::vector<zmq::message_t> parts;
+      parts.push_back(message_of(encode(request)));
+      return sockets_->send(Path::bulk, to, std::move(parts)) == Sent::yes;
+    });
+    deliver_blobs();
+    beat(now());
+  }
+  sockets_.reset();  // here, so that leaving messages get their time and the owner's destructor is quick after it
+}
+
+Duration ZmqLoop::patience(Instant now) const {
+  Duration patience = std::chrono::seconds(1);
+  if (const auto due = fetcher_.next_work(now)) patience = std::min(patience, *due - now);
+  if (heartbeat_ && options_.heartbeat_interval > Duration{}) patience = std::min(patience, next_beat_ - now);
+  return std::max(patience, Duration{});
+}
+
+void ZmqLoop::identify(JobId job, Epoch epoch, Incarnation incarnation) {
+  header_.job = job;
+  header_.epoch = epoch;
+  header_.incarnation = incarnation;
+}
+
+void ZmqLoop::send(PeerId to, const Message& message) {
+  ++header_.sequence;
+  if (const auto* heartbeat = std::get_if<Heartbeat>(&message)) {
+    heartbeat_ = *heartbeat;
+    next_beat_ = now() + options_.heartbeat_interval;
+  }
+  send_control(to, encode(header_, message));
+}
+
+void ZmqLoop::send_control(PeerId to, std::vector<std::byte> frame) {
+  if (!sockets_->listens() && !backlog_.empty()) {
+    backlog_.push_back(std::move(frame));  // behind those that wait already
+  } else {
+    std::vector<zmq::message_t> parts;
+    parts.push_back(message_of(frame));
+    const Sent sent = sockets_->send(Path::control, to, std::move(parts));
+    if (sent == Sent::yes)
+      counters_.add(&TransportCounters::control_bytes_out, frame.size());
+    else if (sockets_->listens())
+      counters_.drop(sent == Sent::busy ? drop::peer_busy : drop::no_route);
+    else
+      backlog_.push_back(std::move(frame));
+  }
+  if (backlog_.size() > backlog_limit) {
+    backlog_.pop_front();
+    counters_.drop(drop::no_route);
+  }
+}
+
+void ZmqLoop::flush_backlog() {
+  while (!backlog_.empty()) {
+    std::vector<zmq::message_t> parts;
+    parts.push_back(message_of(backlog_.front()));
+    if (sockets_->send(Path::control, coordinator_peer, std::move(parts)) != Sent::yes) return;
+    counters_.add(&TransportCounters::control_bytes_out, backlog_.front().size());
+    backlog_.pop_front();
+  }
+}
+
+void ZmqLoop::read_control() {
+  for (int i = 0; i < control_a_turn; ++i) {
+    std::optional<Incoming> incoming = sockets_->receive(Path::control);
+    if (!incoming) return;
+    accept_control(*std::move(incoming));
+  }
+}
+
+void ZmqLoop::accept_control(Incoming incoming) {
+  if (incoming.problem == nullptr && incoming.parts.size() != 1) incoming.problem = drop::parts;
+  if (incoming.problem != nullptr) return counters_.drop(incoming.problem);
+  const Bytes frame = bytes_of(incoming.parts[0]);
+  counters_.add(&TransportCounters::control_bytes_in, frame.size());
+  Result<Decoded> decoded = decode(frame);
+  if (!decoded.ok()) return counters_.drop(decoded.error().message);
+  Message* message = std::get_if<Message>(&decoded->content);
+  if (message == nullptr) return counters_.drop(drop::wrong_path);
+  inbox_.push(Received{incoming.from, decoded->header, std::move(*message)});
+}
+
+void ZmqLoop::read_bulk() {
+  for (int i = 0; i < bulk_a_turn; ++i) {
+    std::optional<Incoming> incoming = sockets_->receive(Path::bulk);
+    if (!incoming) return;
+    accept_bulk(*std::move(incoming), now());
+  }
+}
+
+void ZmqLoop::accept_bulk(Incoming incoming, Instant now) {
+  if (incoming.problem == nullptr && incoming.parts.empty()) incoming.problem = drop::parts;
+  if (incoming.problem != nullptr) return counters_.drop(incoming.problem);
+  const Result<Decoded> decoded = decode(bytes_of(incoming.parts[0]));
+  if (!decoded.ok()) return counters_.drop(decoded.error().message);
+  const auto* request = std::get_if<ChunkRequest>(&decoded->content);
+  const auto* header = std::get_if<ChunkHeader>(&decoded->content);
+  if (request == nullptr && header == nullptr) return counters_.drop(drop::wrong_path);
+  if (incoming.parts.size() != (request != nullptr || !header->known ? 1u : 2u)) return counters_.drop(drop::parts);
+  if (request != nullptr)
+    answer(incoming.from, *request);
+  else
+    fetcher_.accept(incoming.from, *header, header->known ? bytes_of(incoming.parts[1]) : Bytes(), now);
+}
+
+void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
+  auto [header, chunk] = offers_.answer(request);
+  const std::uint64_t size = header.size;
+  std::vector<zmq::message_t> parts;
+  parts.push_back(message_of(encode(header)));
+  if (header.known) parts.push_back(message_of(std::move(chunk)));
+  switch (sockets_->send(Path::bulk, to, std::move(parts))) {
+    case Sent::yes: counters_.add(&TransportCounters::bulk_bytes_out, size); break;
+    case Sent::busy: counters_.drop(drop::peer_busy); break;
+    case Sent::no_route: counters_.drop(drop::no_route); break;
+  }
+}
+
+void ZmqLoop::fetch(PeerId from, const BlobRef& ref) {
+  fetcher_.fetch(from, ref, now());
+  deliver_blobs();
+}
+
+void ZmqLoop::join(PeerId from, const Digest& digest) { fetcher_.join(from, digest); }
+
+void ZmqLoop::deliver_blobs() {
+  for (BlobArrived& arrival : fetcher_.take_done()) inbox_.push(std::move(arrival));
+}
+
+void ZmqLoop::beat(Instant now) {
+  if (!heartbeat_ || options_.heartbeat_interval <= Duration{} || now < next_beat_) return;
+  Heartbeat heartbeat = *heartbeat_;
+  if (options_.steps != nullptr) heartbeat.steps = options_.steps->load(std::memory_order_relaxed);
+  send(coordinator_peer, heartbeat);
+}
+
+Status ZmqLoop::reconnect(const std::string& control, const std::string& bulk) {
+  TESSERA_CHECK(!sockets_->listens(), "only workers reconnect");
+  auto sockets = ZmqSockets::connect(control, bulk, options_.transport.silence);
+  if (!sockets.ok()) return sockets.error();
+  sockets_ = *std::move(sockets);
+  fetcher_.ask_again();
+  return {};
+}
+
+}  // namespace tessera

@@ -1,0 +1,62 @@
+// The two sockets of an endpoint with their options, and messages as lists of parts: hides that a coordinator speaks through
+// ROUTERs, which carry the peer's routing id as a first part, and a worker through DEALERs. Included by transport .cpp only.
+#pragma once
+#include <array>
+#include <string>
+#include <vector>
+#include <zmq.hpp>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "comm/transport/endpoint.h"
+
+namespace tessera {
+
+enum class Path { control, bulk };
+enum class Sent { yes, no_route, busy };
+
+struct Incoming {
+  PeerId from;
+  std::vector<zmq::message_t> parts;  ///< without the routing id
+  const char* problem = nullptr;      ///< a word of drop::all: to be dropped
+};
+
+class ZmqSockets {
+ public:
+  /// Both listen. Error: names the address that could not be had.
+  static Result<std::unique_ptr<ZmqSockets>> listen(const std::string& host, int control_port, int bulk_port,
+                                                    Duration silence);
+  /// Both connect, under one fresh random routing id.
+  static Result<std::unique_ptr<ZmqSockets>> connect(const std::string& control, const std::string& bulk,
+                                                     Duration silence);
+  ~ZmqSockets();  ///< control messages on their way get a quarter of a second to leave
+
+  bool listens() const { return listens_; }
+  const std::string& address(Path path) const { return lines_[index(path)].address; }
+  /// Never blocks.
+  Sent send(Path path, PeerId to, std::vector<zmq::message_t> parts);
+  /// The next whole message, if one is there.
+  std::optional<Incoming> receive(Path path);
+  /// Connections that failed to speak ZMTP since the last call.
+  std::size_t failed_handshakes();
+
+  /// Sleeps until something can be received on a path (control only if asked for), `wake` is readable, or the timeout.
+  void wait(int wake, bool control, bool control_writable, Duration timeout);
+
+ private:
+  struct Line {
+    zmq::socket_t socket;
+    zmq::socket_t monitor;
+    std::string address;
+  };
+  ZmqSockets(bool listens, Duration silence);
+  static std::size_t index(Path path) { return static_cast<std::size_t>(path); }
+  void set_options(Path path, Duration silence);
+  void watch(Path path);
+
+  bool listens_;
+  zmq::context_t context_;
+  std::array<Line, 2> lines_;
+};
+
+}  // namespace tessera

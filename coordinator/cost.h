@@ -1,0 +1,95 @@
+// What a plan costs, computed before anything runs: floating-point operations, memory and bytes per slot,
+// beside DiLoCo (the same without a cut) and data parallel. Used by `tessera plan` and by the summary at the
+// end of a run.
+//
+// Formulas (reference/partial-updates-and-diloco.md, section 4.2), per token, with P_m matmul parameters, T
+// context, A the attention width summed over layers:  forward 2 P_m + 2 T A;  activation backward 2 P_m + 4 T
+// A;  weight gradient 2 (P_m - frozen ones). The forward pass and the gradient of activations are never cut.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/params.h"
+
+namespace tessera {
+
+/// What the formulas need besides plan and model.
+struct CostSettings {
+  double tokens_per_step = 1;           ///< of one slot: batch x context
+  std::int64_t steps = 100;             ///< H: inner steps per round
+  double moments_per_parameter = 2;     ///< fp32 state tensors of the inner optimizer (AdamW 2)
+  bool anchor = true;                   ///< the slot keeps a start copy of what it trains
+  double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire
+};
+
+/// Operations of one inner step of one slot.
+struct StepFlops {
+  double forward = 0, activation_backward = 0, weight_gradient = 0;
+  double total() const { return forward + activation_backward + weight_gradient; }
+};
+
+/// Memory of one slot that does not depend on the batch, in bytes, fp32.
+struct StaticBytes {
+  double weights = 0, gradients = 0, moments = 0, anchor = 0;
+  double total() const { return weights + gradients + moments + anchor; }
+};
+
+/// One slot; bytes are per round (H steps).
+struct SlotCost {
+  std::int32_t slot = -1;  ///< -1: a slot of a method that is compared with
+  double owned_parameters = 0;
+  double trainable_share = 1;  ///< f = owned / trainable parameters
+  StepFlops step;
+  StaticBytes memory;
+  double bytes_up = 0, bytes_down = 0;
+  double bytes() const { return bytes_up + bytes_down; }
+};
+
+/// Over all slots; bytes and operations are per round (H steps).
+struct TotalCost {
+  double flops = 0;
+  double memory = 0;
+  double bytes_up = 0, bytes_down = 0;
+  double bytes() const { return bytes_up + bytes_down; }
+};
+
+struct CostReport {
+  double parameters = 0;           ///< P: trainable parameters of the model
+  std::vector<SlotCost> slots;     ///< ascending
+  SlotCost diloco, data_parallel;  ///< one slot each, for the same H steps
+  TotalCost total, total_diloco, total_data_parallel;
+  double coordinator_bytes = 0;    ///< parameters 4P, outer momentum 4P, fp64 accumulator 8P
+  std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
+
+  // Shares in [0, 1] of what a run without the cut would need.
+  double flops_saved() const { return 1 - total.flops / total_diloco.flops; }
+  double memory_saved() const { return 1 - total.memory / total_diloco.memory; }
+  double memory_saved_against_data_parallel() const { return 1 - total.memory / total_data_parallel.memory; }
+  double bytes_saved() const { return 1 - total.bytes() / total_diloco.bytes(); }
+  double bytes_saved_against_data_parallel() const { return 1 - total.bytes() / total_data_parallel.bytes(); }
+};
+
+CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const CostModel& model,
+                   const CostSettings& settings);
+
+/// Machines and links, for a prediction.
+struct Cluster {
+  double flops_per_second = 1e10;     ///< that one slot reaches in training
+  double up_bits = 0, down_bits = 0;  ///< per second on a slot's link; 0: unlimited
+  double server_bits = 0;             ///< per second in each direction at the coordinator; 0: unlimited
+  double latency_seconds = 0;
+};
+struct RoundTime {
+  double compute_seconds = 0, sync_seconds = 0;
+  double total() const { return compute_seconds + sync_seconds; }
+  double compute_utilisation() const { return compute_seconds / total(); }
+};
+/// One synchronous round: H steps of the slowest slot, then up and down, each limited by the slot's link or
+/// by the coordinator's.
+RoundTime predict_round(const CostReport& report, const CostSettings& settings, const Cluster& cluster);
+/// The same for data parallel: H steps, each with its own exchange.
+RoundTime predict_data_parallel(const CostReport& report, const CostSettings& settings,
+                                const Cluster& cluster);
+
+}  // namespace tessera

@@ -1,0 +1,262 @@
+#include "coordinator/merge.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <set>
+
+#include "base/text.h"
+
+namespace tessera {
+namespace {
+
+using Accumulator = std::vector<double>;
+
+std::size_t offset_of(const ParamSpec& spec, std::int64_t row) {
+  return static_cast<std::size_t>(row * spec.row_size());
+}
+
+std::string shape_text(const std::vector<std::int64_t>& shape) {
+  std::vector<std::string> parts;
+  for (std::int64_t dimension : shape) parts.push_back(std::to_string(dimension));
+  return "[" + join(parts, ", ") + "]";
+}
+
+/// The rows that a piece's name says it holds of `spec`; nothing when it is a piece of another parameter.
+std::optional<Rows> rows_of_piece(const std::string& piece, const ParamSpec& spec) {
+  if (piece == spec.name) return Rows{0, spec.rows()};
+  if (piece.size() <= spec.name.size() || piece.compare(0, spec.name.size(), spec.name) != 0)
+    return std::nullopt;
+  if (piece[spec.name.size()] != '[') return std::nullopt;
+  Rows rows;
+  const char* const end = piece.data() + piece.size();
+  auto first = std::from_chars(piece.data() + spec.name.size() + 1, end, rows.begin);
+  if (first.ec != std::errc() || first.ptr == end || *first.ptr != ':') return std::nullopt;
+  auto second = std::from_chars(first.ptr + 1, end, rows.end);
+  const bool whole = second.ec == std::errc() && second.ptr + 1 == end && *second.ptr == ']';
+  TESSERA_CHECK(whole && 0 <= rows.begin && rows.begin < rows.end && rows.end <= spec.rows(),
+                ": no such piece: ", piece);
+  return rows;
+}
+
+/// Calls visit(rows, values) for the pieces of one parameter in an input. Names sort so that they stand
+/// together.
+template <class Visit>
+void for_each_piece(const TensorMap& pieces, const ParamSpec& spec, Visit visit) {
+  for (auto at = pieces.lower_bound(spec.name); at != pieces.end() && at->first.starts_with(spec.name);
+       ++at) {
+    const std::optional<Rows> rows = rows_of_piece(at->first, spec);
+    if (!rows) continue;
+    const std::span<const float> values = at->second.as<float>();
+    TESSERA_CHECK_EQ(static_cast<std::int64_t>(values.size()), rows->count() * spec.row_size());
+    visit(*rows, values);
+  }
+}
+
+/// One parameter's share of a merge: the mean of what its owners brought, and how many there were for each
+/// row.
+struct Mean {
+  std::span<double> sum;
+  std::vector<std::int32_t> owners;  ///< m per row
+
+  void add(const ParamSpec& spec, Rows rows, std::span<const float> values, std::span<const float> start) {
+    const std::size_t offset = offset_of(spec, rows.begin);
+    if (start.empty()) {
+      for (std::size_t i = 0; i < values.size(); ++i) sum[offset + i] += static_cast<double>(values[i]);
+    } else {
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        sum[offset + i] += static_cast<double>(start[offset + i]) - static_cast<double>(values[i]);
+      }
+    }
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) ++owners[row];
+  }
+
+  void divide(const ParamSpec& spec) {
+    for (std::int64_t row = 0; row < spec.rows(); ++row) {
+      if (owners[row] < 2) continue;  // dividing by one changes nothing
+      for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= owners[row];
+    }
+  }
+
+  /// Calls visit(rows, covered) for the maximal runs of rows that have owners or have none.
+  template <class Visit>
+  void for_each_run(Visit visit) const {
+    const std::int64_t rows = static_cast<std::int64_t>(owners.size());
+    for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
+      const bool covered = owners[begin] > 0;
+      while (end < rows && (owners[end] > 0) == covered) ++end;
+      visit(Rows{begin, end}, covered);
+    }
+  }
+};
+
+std::span<float> floats_of(TensorMap& tensors, const std::string& name, const ParamSpec& spec) {
+  auto found = tensors.find(name);
+  TESSERA_CHECK(found != tensors.end(), ": no tensor ", name);
+  TESSERA_CHECK_EQ(found->second.elements(), spec.elements());
+  return found->second.as<float>();
+}
+
+std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inputs) {
+  std::vector<const MergeInput*> sorted;
+  for (const MergeInput& input : inputs) sorted.push_back(&input);
+  std::sort(sorted.begin(), sorted.end(), [](auto* a, auto* b) { return a->slot < b->slot; });
+  for (std::size_t i = 1; i < sorted.size(); ++i) {
+    TESSERA_CHECK(sorted[i - 1]->slot != sorted[i]->slot, ": slot ", sorted[i]->slot,
+                  " is in one merge twice");
+  }
+  return sorted;
+}
+
+void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float> theta) {
+  mean.for_each_run([&](Rows rows, bool covered) {
+    if (!covered) return;
+    for (std::size_t i = offset_of(spec, rows.begin); i < offset_of(spec, rows.end); ++i) {
+      theta[i] = static_cast<float>(mean.sum[i]);
+    }
+  });
+}
+
+}  // namespace
+
+Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs) {
+  std::set<std::string> known;
+  for (const ParamSpec& spec : specs) {
+    auto ranges = expected.find(spec.name);
+    if (ranges == expected.end()) continue;
+    for (const Rows& rows : ranges->second) {
+      const std::string name = piece_name(spec.name, rows, spec.rows());
+      known.insert(name);
+      auto found = contribution.find(name);
+      if (found == contribution.end()) return fail(ExitCode::failed, name, " is missing");
+      const HostTensor& tensor = found->second;
+      if (tensor.dtype != DType::f32) {
+        return fail(ExitCode::failed, name, " is ", safetensors_name(tensor.dtype), ", expected F32");
+      }
+      std::vector<std::int64_t> shape = spec.shape;
+      if (!shape.empty()) shape[0] = rows.count();
+      if (tensor.shape != shape) {
+        return fail(ExitCode::failed, name, " has shape ", shape_text(tensor.shape), ", expected ",
+                    shape_text(shape));
+      }
+      const std::span<const float> values = tensor.as<float>();
+      if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
+        return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ",
+                    shape_text(shape));
+      }
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        if (!std::isfinite(values[i])) {
+          return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
+                      values[i]);
+        }
+      }
+    }
+  }
+  for (const auto& [name, tensor] : contribution) {
+    if (!known.count(name)) return fail(ExitCode::failed, name, " is not owned by this slot");
+  }
+  return {};
+}
+
+Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method)
+    : specs_(std::move(specs)), method_(std::move(method)), fragments_(method_->fragments()) {
+  for (std::size_t i = 0; i < specs_.size(); ++i) index_.emplace(specs_[i].name, i);
+  std::set<std::string> seen;
+  for (const auto& fragment : fragments_) {
+    for (const std::string& name : fragment) {
+      TESSERA_CHECK(spec_of(name).role != Role::local, ": ", name, " is local and in a fragment");
+      TESSERA_CHECK(seen.insert(name).second, ": ", name, " is in two fragments");
+    }
+  }
+  for (const ParamSpec& spec : specs_) {
+    TESSERA_CHECK(spec.role == Role::local || seen.count(spec.name), ": ", spec.name, " is in no fragment");
+  }
+}
+
+const ParamSpec& Merger::spec_of(const std::string& name) const {
+  auto found = index_.find(name);
+  TESSERA_CHECK(found != index_.end(), ": no parameter named ", name);
+  return specs_[found->second];
+}
+
+TensorMap Merger::initial_state() const {
+  TensorMap state;
+  for (const std::string& kind : method_->state_names()) {
+    for (const ParamSpec& spec : specs_) {
+      if (spec.role == Role::weight)
+        state.emplace(kind + "/" + spec.name, HostTensor::zeros(DType::f32, spec.shape));
+    }
+  }
+  return state;
+}
+
+RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
+  RowSet rows;
+  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
+    const ParamSpec& spec = spec_of(name);
+    if (spec.role == Role::buffer) {
+      add_rows(rows, name, {0, spec.rows()});
+    } else if (auto found = owned.find(name); found != owned.end()) {
+      rows[name] = found->second;
+    }
+  }
+  return rows;
+}
+
+Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const {
+  return tessera::validate(contribution, expected(fragment, owned), specs_);
+}
+
+MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
+                           TensorMap& theta, TensorMap& state) const {
+  const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
+  const std::vector<std::string> kinds = method_->state_names();
+  const std::vector<std::string>& names = fragments_.at(static_cast<std::size_t>(fragment.value));
+  std::int64_t elements = 0;
+  for (const std::string& name : names) elements += spec_of(name).elements();
+
+  Accumulator accumulator(static_cast<std::size_t>(elements));
+  std::span<double> rest(accumulator);
+  std::vector<Update> updates;
+  MergeOutcome outcome;
+  double squares = 0;
+  for (const std::string& name : names) {
+    const ParamSpec& spec = spec_of(name);
+    const std::span<float> values = floats_of(theta, name, spec);
+    const bool buffer = spec.role == Role::buffer;
+    const bool from_start = !buffer && method_->payload() == Payload::theta_end;
+    Mean mean{rest.first(values.size()), std::vector<std::int32_t>(spec.rows())};
+    rest = rest.subspan(values.size());
+    for (const MergeInput* input : ordered) {
+      for_each_piece(input->pieces, spec, [&](Rows rows, std::span<const float> brought) {
+        mean.add(spec, rows, brought, from_start ? std::span<const float>(values) : std::span<const float>());
+      });
+    }
+    mean.divide(spec);
+    if (buffer) {
+      store_buffer_mean(spec, mean, values);
+      continue;
+    }
+    mean.for_each_run([&](Rows rows, bool covered) {
+      const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
+      if (!covered) {
+        outcome.uncovered += static_cast<std::int64_t>(count);
+        outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
+        return;
+      }
+      outcome.updated += static_cast<std::int64_t>(count);
+      Update update{&spec, rows, values.subspan(begin, count), mean.sum.subspan(begin, count), {}};
+      for (const std::string& kind : kinds) {
+        update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
+      }
+      for (double value : update.delta) squares += value * value;
+      updates.push_back(std::move(update));
+    });
+  }
+  outcome.delta_norm = std::sqrt(squares);
+  method_->apply(version.value, updates);
+  return outcome;
+}
+
+}  // namespace tessera

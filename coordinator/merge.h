@@ -1,0 +1,69 @@
+// The arithmetic of a merge: contributions of slots -> the next version of a fragment. Sums are fp64 in slot
+// order per coordinate, so the bits depend neither on arrival order nor on who computed what where.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "base/params.h"
+#include "base/tensor.h"
+#include "optim/outer.h"
+
+namespace tessera {
+
+/// What one slot brings to a merge: F32 tensors by piece_name ("blocks.0.mlp.up[0:64]", or the bare name of a
+/// whole parameter).
+struct MergeInput {
+  SlotId slot;
+  TensorMap pieces;
+};
+
+struct MergeOutcome {
+  std::int64_t updated = 0;    ///< trained coordinates with at least one contribution
+  std::int64_t uncovered = 0;  ///< trained coordinates with none: parameter and state were left alone
+  std::vector<std::string> uncovered_pieces;  ///< the same by piece_name
+  double delta_norm = 0;                      ///< L2 norm of the merged delta (or gradient)
+};
+
+/// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
+/// names the tensor.
+Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs);
+
+/// Merges contributions with an outer method. Holds no state of its own; the caller owns parameters and outer
+/// state.
+class Merger {
+ public:
+  /// `specs` are all parameters of the model; `method` was made from the same.
+  Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method);
+
+  /// Outer state before the first merge: zeros, "momentum/blocks.0.mlp.up" for each name in the method's
+  /// state_names() and each trained parameter.
+  TensorMap initial_state() const;
+
+  /// What a slot that owns `owned` brings to a merge of `fragment`: its rows of the fragment's parameters,
+  /// and its buffers whole.
+  RowSet expected(FragmentId fragment, const RowSet& owned) const;
+  Status validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const;
+
+  /// Makes `version` (from 1) of `fragment`, in place: `theta` holds the parameters by name (F32), `state`
+  /// what initial_state() made. Per coordinate: the mean over the inputs that hold it, m[i] of them, in slot
+  /// order; where m[i] = 0 nothing moves. A buffer becomes the plain mean of its contributions. The inputs
+  /// come in any order, have passed validate(), and at most one per slot. Needs 8 bytes per parameter of the
+  /// fragment besides its arguments, however many inputs there are.
+  MergeOutcome merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
+                     TensorMap& theta, TensorMap& state) const;
+
+ private:
+  const ParamSpec& spec_of(const std::string& name) const;
+
+  std::vector<ParamSpec> specs_;
+  std::map<std::string, std::size_t> index_;  ///< name -> position in specs_
+  std::shared_ptr<const OuterMethod> method_;
+  std::vector<std::vector<std::string>> fragments_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,291 @@
+// The way of a contribution into a version: offered, fetched, staged and acknowledged, sealed, merged, committed, published.
+#include <algorithm>
+
+#include "coordinator/step.h"
+
+namespace tessera {
+namespace {
+
+MergeTotals totals_of(const SealedRecord& sealed, const event::Merged& merged, double round_seconds) {
+  MergeTotals totals;
+  totals.contributions = static_cast<std::int32_t>(sealed.contributions.size());
+  totals.round_seconds = round_seconds;
+  totals.merge_seconds = merged.seconds;
+  totals.uncovered = merged.uncovered;
+  double grad_norms = 0;
+  for (const StagedRecord& contribution : sealed.contributions) {
+    const Work& work = contribution.work;
+    totals.bytes_up += contribution.size;
+    totals.work.steps += work.steps;
+    totals.work.units += work.units;
+    totals.work.loss_sum += work.loss_sum;
+    totals.work.loss_weight += work.loss_weight;
+    totals.work.compute_seconds += work.compute_seconds;
+    totals.work.encode_seconds += work.encode_seconds;
+    totals.work.wait_seconds += work.wait_seconds;
+    grad_norms += work.grad_norm;
+  }
+  totals.work.grad_norm = totals.contributions > 0 ? grad_norms / totals.contributions : 0;
+  return totals;
+}
+
+}  // namespace
+
+// ---- offers ---------------------------------------------------------------------------------------------------------
+
+void Step::on(const From& from, const Offer& offer) {
+  if (!is_offer_of_holder(from, offer)) return;
+  if (was_given(from, offer) || !fits_version(offer.key)) return;
+  auto pending = s_.pending.find(offer.key.slot);
+  if (pending != s_.pending.end()) {
+    const Offer& before = pending->second.offer;
+    const bool other = before.key == offer.key && before.contribution.digest != offer.contribution.digest;
+    if (other && s_.settings.rules.alarm_on_other_digest) return alarm(from, offer);
+    return;  // the repetition of one that is on its way
+  }
+  s_.pending[offer.key.slot] = {offer, from.peer};
+  because(detail::describe("fetching slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1));
+  emit(action::Fetch{from.peer, offer});
+}
+
+bool Step::is_offer_of_holder(const From& from, const Offer& offer) {
+  const MergeKey& key = offer.key;
+  const auto fragments = static_cast<std::int32_t>(s_.fragments.size());
+  if (key.slot.value < 0 || key.slot.value >= s_.settings.slots() || key.fragment.value < 0 ||
+      key.fragment.value >= fragments || key.version.value < 0) {
+    stale("malformed");
+    return false;
+  }
+  const SlotLedger& slot = s_.ledger.slot(key.slot);
+  if (s_.settings.rules.check_holder && slot.holder != from.incarnation) {
+    stale("holder");
+    emit(action::Send{from.peer, Revoke{key.slot, key.attempt}});
+    return false;
+  }
+  if (s_.settings.rules.check_attempt && slot.attempt != key.attempt) {
+    stale("attempt");
+    return false;
+  }
+  return true;
+}
+
+/// The slot's contribution from this version is staged or merged already: acknowledge it again, or raise the alarm.
+bool Step::was_given(const From& from, const Offer& offer) {
+  const SlotLedger::Given& given = s_.ledger.slot(offer.key.slot).given[offer.key.fragment.value];
+  if (!s_.settings.rules.deduplicate || given.version != offer.key.version) return false;
+  if (given.digest != offer.contribution.digest && s_.settings.rules.alarm_on_other_digest) {
+    alarm(from, offer);
+    return true;
+  }
+  because("already taken");
+  emit(action::Send{from.peer, Taken{offer.key, offer.contribution.digest}});
+  return true;
+}
+
+bool Step::fits_version(const MergeKey& key) {
+  if (!s_.settings.rules.check_version) return true;
+  const Version head = s_.version(key.fragment);
+  const SlotLedger::Given& given = s_.ledger.slot(key.slot).given[key.fragment.value];
+  const bool any_version = s_.settings.arrivals_per_merge > 0;
+  const bool fits = key.version > given.version && (any_version ? key.version <= head : key.version == head);
+  const bool closed = !any_version && s_.fragments[key.fragment.value].merging;  // sealed without it
+  if (fits && !closed && head < s_.settings.rounds) return true;
+  stale("version");
+  return false;
+}
+
+/// The same identity with other bytes: nondeterminism or bad hardware. What was taken stands; the slot goes back to it.
+void Step::alarm(const From& from, const Offer& offer) {
+  const std::string reason = detail::describe("slot ", offer.key.slot, " brought two different contributions from version ",
+                                              offer.key.version, ": nondeterminism or bad hardware");
+  append(RejectedRecord{offer.key, offer.contribution.digest, "", reason});
+  note(reason, true);
+  emit(action::Count{action::Count::What::rejected, "other digest"});
+  emit(action::Send{from.peer, Rejected{offer.key, "", reason, true}});
+  lease_again(offer.key.slot, "it brought two different contributions");
+}
+
+void Step::fetched(const event::Fetched& event) {
+  auto found = s_.pending.find(event.key.slot);
+  if (found == s_.pending.end() || found->second.offer.key != event.key ||
+      found->second.offer.contribution.digest != event.digest) {
+    stale("fetched");  // the slot was leased again meanwhile
+    return;
+  }
+  const State::Pending pending = found->second;
+  s_.pending.erase(found);
+  if (s_.ending) return;
+  switch (event.outcome) {
+    case event::Fetched::Outcome::unreachable:
+      because("could not fetch it: " + event.reason);  // the worker repeats its offer
+      return;
+    case event::Fetched::Outcome::refused:
+      emit(action::Send{pending.peer, Rejected{event.key, event.tensor, event.reason, true}});
+      return reject(event.key, event.digest, event.tensor, event.reason);
+    case event::Fetched::Outcome::good:
+      return stage(pending);
+  }
+}
+
+void Step::reject(const MergeKey& key, const Digest& digest, const std::string& tensor, const std::string& reason) {
+  const bool same_again = s_.ledger.slot(key.slot).rejected == digest;
+  const std::string where = detail::describe("slot ", key.slot, tensor.empty() ? "" : ", tensor ", tensor, ": ", reason);
+  append(RejectedRecord{key, digest, tensor, reason});
+  emit(action::Count{action::Count::What::rejected, "contribution"});
+  note("rejected a contribution of " + where, true);
+  if (same_again) {
+    return stop(ExitCode::failed, "the same contribution was refused twice, so the model is the problem: " + where);
+  }
+  if (s_.ledger.slot(key.slot).rejections >= 3) {
+    return stop(ExitCode::failed, "three contributions in a row were refused: " + where);
+  }
+  lease_again(key.slot, "its contribution was refused: " + where);
+}
+
+void Step::stage(const State::Pending& pending) {
+  const Offer& offer = pending.offer;
+  const Taken taken{offer.key, offer.contribution.digest};
+  const StagedRecord record{offer.key, offer.contribution.digest, offer.contribution.size, offer.slot_state, offer.work};
+  if (!s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
+  emit(action::Stage{offer.key, offer.contribution.digest});
+  append(record);
+  s_.failed_grants.erase(offer.key.slot);
+  if (s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
+  because(detail::describe("slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1, " taken, ",
+                           s_.ledger.fragment(offer.key.fragment).staged.size(), " of ", s_.settings.slots()));
+  try_close(offer.key.fragment);
+}
+
+// ---- closing a merge ------------------------------------------------------------------------------------------------
+
+/// The contributions that close the merge now; none: it stays open.
+std::vector<StagedRecord> Step::chosen(FragmentId fragment) const {
+  const CoordinatorSettings& settings = s_.settings;
+  std::vector<StagedRecord> chosen;
+  for (const StagedEntry& entry : s_.ledger.fragment(fragment).staged) {
+    const bool again = settings.rules.deduplicate && std::any_of(chosen.begin(), chosen.end(), [&](const StagedRecord& c) {
+                         return c.key.slot == entry.record.key.slot;
+                       });
+    if (again) continue;
+    chosen.push_back(entry.record);
+    if (settings.arrivals_per_merge > 0 && static_cast<std::int32_t>(chosen.size()) == settings.arrivals_per_merge) break;
+  }
+  const auto count = static_cast<std::int32_t>(chosen.size());
+  const std::int32_t wanted = settings.arrivals_per_merge > 0 ? settings.arrivals_per_merge : settings.slots();
+  bool enough = count >= wanted || (!settings.rules.wait_for_all && count > 0);
+  if (!enough && settings.mode == Mode::drop && settings.arrivals_per_merge == 0) {
+    const State::Fragment& state = s_.fragments[fragment.value];
+    enough = count >= settings.needed() && state.quorum_at && now_ >= drop_deadline(s_, state);
+  }
+  if (!enough) return {};
+  if (settings.rules.slot_order) {
+    std::sort(chosen.begin(), chosen.end(),
+              [](const StagedRecord& a, const StagedRecord& b) { return a.key.slot < b.key.slot; });
+  }
+  return chosen;
+}
+
+void Step::try_close(FragmentId fragment) {
+  State::Fragment& state = s_.fragments[fragment.value];
+  const FragmentLedger& ledger = s_.ledger.fragment(fragment);
+  if (s_.ending || s_.finished || state.merging || ledger.version >= s_.settings.rounds) return;
+  if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed()) state.quorum_at = now_;
+  // At most one version waits for its evaluation, so that its parameters are still at hand whoever has to do it.
+  if (ledger.unrated) return;
+  std::vector<StagedRecord> contributions = chosen(fragment);
+  if (!contributions.empty()) close(fragment, std::move(contributions));
+}
+
+void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
+  SealedRecord sealed{fragment, s_.version(fragment), std::move(contributions), {}};
+  if (s_.settings.arrivals_per_merge == 0) {
+    for (std::int32_t k = 0; k < s_.settings.slots(); ++k) {
+      const bool in = std::any_of(sealed.contributions.begin(), sealed.contributions.end(),
+                                  [&](const StagedRecord& c) { return c.key.slot == SlotId{k}; });
+      if (!in) sealed.left_out.push_back(SlotId{k});
+    }
+  }
+  because(detail::describe("version ", sealed.version.value + 1, " sealed with ", sealed.contributions.size(),
+                           " contributions, ", sealed.left_out.size(), " left out"));
+  if (s_.settings.rules.seal_before_merge) {
+    append(sealed);
+  } else {
+    s_.ledger.apply(sealed);
+  }
+  s_.fragments[fragment.value].merging = true;
+  emit(action::Merge{std::move(sealed)});
+}
+
+void Step::merged(const event::Merged& event) {
+  State::Fragment& state = s_.fragments[event.fragment.value];
+  const FragmentLedger& ledger = s_.ledger.fragment(event.fragment);
+  if (!state.merging || !ledger.sealed || event.version.value != ledger.version.value + 1) return stale("merged");
+  const SealedRecord sealed = *ledger.sealed;
+  const FragmentHead old = state.head;
+  CommitRecord commit{event.fragment, event.version, event.state,
+                      chain_digest(ledger.chain, event.state, sealed.contributions), false, {}};
+  commit.evaluate = event.fragment == s_.last_fragment() && s_.settings.evaluation_due(event.version);
+  commit.totals = totals_of(sealed, event, seconds(now_ - state.opened));
+  state = State::Fragment{{event.fragment, event.version, event.parameters, commit.chain}, false, now_, std::nullopt};
+  std::set<Incarnation> holders;
+  for (const SlotLedger& slot : s_.ledger.slots) {
+    if (s_.members.serving(slot.holder)) holders.insert(slot.holder);
+  }
+  commit.totals.bytes_down = event.parameters.size * holders.size();
+  const std::size_t before = out_.actions.size();
+  append(commit);
+  because(detail::describe("version ", event.version, " committed"));
+  publish(event.fragment);
+  if (!s_.settings.rules.commit_before_publish) {
+    std::rotate(out_.actions.begin() + before, out_.actions.begin() + before + 1, out_.actions.end());
+  }
+  if (!commit.evaluate) emit(action::Row{commit, std::nullopt});
+  if (event.fragment == s_.last_fragment() && s_.settings.checkpoint_due(event.version)) {
+    emit(action::Checkpoint{event.fragment, event.version});
+  }
+  emit(action::Discard{sealed.contributions});
+  emit(action::Retire{event.fragment, old.version});
+  for (SlotId slot : sealed.left_out) {
+    note(detail::describe("slot ", slot, " was left out of version ", event.version), true);
+    lease_again(slot, detail::describe("it was left out of version ", event.version));
+  }
+  try_close(event.fragment);
+  finish_if_done();
+}
+
+// ---- publishing and evaluating --------------------------------------------------------------------------------------
+
+void Step::publish(FragmentId fragment) {
+  std::set<Incarnation> told;
+  for (std::int32_t k = 0; k < s_.settings.slots(); ++k) {
+    const Incarnation& holder = s_.ledger.slot(SlotId{k}).holder;
+    if (!s_.members.serving(holder) || !told.insert(holder).second) continue;
+    send(holder, publication(fragment, holder));
+  }
+}
+
+Publish Step::publication(FragmentId fragment, const Incarnation& to) const {
+  Publish publish;
+  publish.head = s_.fragments[fragment.value].head;
+  publish.last = publish.head.version >= s_.settings.rounds;
+  publish.evaluate = wants_evaluation(fragment, to);
+  publish.save_state = s_.settings.checkpoint_due(Version{publish.head.version.value + 1});
+  return publish;
+}
+
+bool Step::wants_evaluation(FragmentId fragment, const Incarnation& from) const {
+  return s_.ledger.fragment(fragment).unrated && evaluator() == from;
+}
+
+void Step::on(const From& from, const Evaluated& evaluated) {
+  const FragmentLedger& ledger = s_.ledger.fragment(s_.last_fragment());
+  if (!ledger.unrated || ledger.unrated->version != evaluated.version) return stale("evaluated");
+  const CommitRecord commit = *ledger.unrated;
+  append(EvaluatedRecord{evaluated});
+  emit(action::Row{commit, evaluated});
+  because(detail::describe("version ", evaluated.version, " evaluated"));
+  try_close(s_.last_fragment());
+  finish_if_done();
+}
+
+}  // namespace tessera

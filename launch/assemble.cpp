@@ -1,0 +1,93 @@
+#include "launch/assemble.h"
+
+#include <filesystem>
+
+#include "comm/hash.h"
+#include "comm/storage/files.h"
+#include "optim/gradient_step.h"
+#include "worker/torch_bridge.h"
+
+namespace tessera {
+namespace {
+
+template <class Product>
+std::unique_ptr<Product> make(const Choice& choice, const typename Product::Context& context) {
+  return Registry<Product>::builtin().make(choice.name, *choice.settings, context);
+}
+
+std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
+  std::int64_t total = 0;
+  for (const ParamSpec& spec : specs) total += spec.role == Role::weight ? spec.elements() : 0;
+  return total;
+}
+
+std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
+  return make<Family>(recipe.model.family, {.vocab = vocab})->cost().context;
+}
+
+}  // namespace
+
+Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
+  ModelParts parts;
+  parts.family = make<Family>(recipe.model.family, {.vocab = vocab});
+  parts.specs = parts.family->specs();
+  TESSERA_ASSIGN(parts.plan,
+                 make_plan(parts.specs, parts.family->cuts(), recipe.partial, static_cast<std::int32_t>(recipe.slots)));
+  return parts;
+}
+
+TensorMap initial_parameters(const Family& family, std::uint64_t seed) {
+  ParamStore params(family.specs());
+  family.initialize(params, seed);
+  TensorMap tensors;
+  for (const auto& [name, parameter] : params.all()) tensors.emplace(name, host_copy(parameter.full));
+  return tensors;
+}
+
+Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder, const PrepareProgress& progress) {
+  DataParts parts;
+  // The length of a sample does not depend on the vocabulary, so any size will do to ask for it.
+  const std::int64_t context = context_of(recipe, 256);
+  PrepareRequest request{.path = folder.empty() ? recipe.data.path : folder,
+                         .tokenizer = recipe.data.tokenizer.name,
+                         .settings = recipe.data.tokenizer.settings.get(),
+                         .vocab = recipe.model.vocab,
+                         .context = context};
+  TESSERA_ASSIGN(parts.prepared, prepare_text(request, progress));
+  parts.source = make<DataSource>(recipe.data.source, {.path = parts.prepared.folder,
+                                                       .seed = static_cast<std::uint64_t>(recipe.seed),
+                                                       .slots = static_cast<std::int32_t>(recipe.slots),
+                                                       .context = context});
+  TESSERA_TRY(parts.source->open());
+  return parts;
+}
+
+std::unique_ptr<Objective> assemble_objective(const Recipe& recipe) { return make<Objective>(recipe.objective.objective, {}); }
+
+std::unique_ptr<Schedule> assemble_schedule(const Recipe& recipe) {
+  return make<Schedule>(recipe.schedule.schedule, {.horizon = recipe.horizon()});
+}
+
+std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe) { return make<InnerOptimizer>(recipe.inner.optimizer, {}); }
+
+ClipSettings clip_settings(const Recipe& recipe) {
+  using Mode = ClipSettings::Mode;
+  if (recipe.inner.clip <= 0 || recipe.inner.clip_mode == "off") return {.mode = Mode::off};
+  return {.mode = recipe.inner.clip_mode == "scaled" ? Mode::scaled : Mode::local, .max_norm = recipe.inner.clip};
+}
+
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs) {
+  GradientStepSettings step{.make_optimizer = [&recipe] { return assemble_inner(recipe); },
+                            .schedule = assemble_schedule(recipe),
+                            .clip = clip_settings(recipe),
+                            .all_parameters = trainable_elements(specs)};
+  OuterMethod::Context context{.specs = specs,
+                               .steps = recipe.sync.steps,
+                               .rule = recipe.outer.rule,
+                               .lr = recipe.outer.lr,
+                               .momentum = recipe.outer.momentum,
+                               .gradient_step = make_gradient_step(std::move(step))};
+  return make<OuterMethod>(recipe.outer.method, context);
+}
+
+}  // namespace tessera

@@ -1,0 +1,54 @@
+// From a resolved recipe to the parts of a run: model, data, plan, method, optimizers. Used by every role, so that all of them
+// mean the same by the same recipe.
+#pragma once
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/params.h"
+#include "base/tensor.h"
+#include "data/prepare.h"
+#include "data/source.h"
+#include "launch/config/recipe.h"
+#include "models/family.h"
+#include "optim/grad_clip.h"
+#include "optim/inner.h"
+#include "optim/objective.h"
+#include "optim/outer.h"
+#include "optim/schedule.h"
+
+namespace tessera {
+
+/// A recipe's model and who trains what of it. Needs no data beyond the size of its vocabulary.
+struct ModelParts {
+  std::unique_ptr<Family> family;
+  std::vector<ParamSpec> specs;
+  Plan plan;
+};
+/// `vocab` is the tokenizer's, or the recipe's model.vocab where there is no data at hand.
+Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab);
+
+/// Parameters before training, by name; a function of the recipe's seed.
+TensorMap initial_parameters(const Family& family, std::uint64_t seed);
+
+/// Prepared data, opened. `folder` overrides data.path where a worker keeps its own copy.
+struct DataParts {
+  Prepared prepared;
+  std::unique_ptr<DataSource> source;
+};
+Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder = {}, const PrepareProgress& progress = {});
+
+std::unique_ptr<Objective> assemble_objective(const Recipe& recipe);
+std::unique_ptr<Schedule> assemble_schedule(const Recipe& recipe);
+std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
+/// The low-communication method, with the coordinator's gradient step where the method wants one. It refers to the recipe,
+/// which must outlive it.
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
+ClipSettings clip_settings(const Recipe& recipe);
+
+/// What must be equal for two parties to work on one job: a digest of the binary's build.
+std::string build_id();
+
+}  // namespace tessera

@@ -1,0 +1,90 @@
+// The commands of `tessera`, one function each, in launch/command_NAME.cpp. They return the exit code of the process
+// (base/error.h) and print what went wrong. launch/cli.cpp turns the command line into these options.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "launch/config/recipe.h"
+
+namespace tessera {
+
+/// A recipe file and what the command line says over it, as "a.b=c" (--slots, --workers, --rounds and --seed are such too).
+struct RecipeOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+};
+/// Parses with the built-in plug-ins.
+Result<Recipe> load_recipe(const RecipeOptions& options);
+
+/// Prints "tessera: " and the error's lines on stderr; gives its exit code.
+int report(const Error& error);
+
+/// train, debug, run
+struct TrainOptions {
+  RecipeOptions recipe;
+  std::string out;      ///< run directory; empty: runs/RECIPE-TIME
+  bool resume = false;  ///< go on with the run that lies in `out`
+  bool quiet = false;   ///< no line per round
+};
+int command_train(const TrainOptions& options);
+int command_debug(const TrainOptions& options);
+int command_run(const TrainOptions& options);
+
+struct CoordinatorOptions {
+  TrainOptions train;    ///< --listen and --port arrive as overrides of net.listen and net.port
+  std::string job;       ///< set by `train`: hex id of the job; empty: drawn
+};
+int command_coordinator(const CoordinatorOptions& options);
+
+struct WorkerOptions {
+  std::string connect;       ///< host:port of the coordinator, or the path of its endpoints.json
+  std::string data;          ///< this machine's copy of the data; empty: data.path of the recipe
+  std::string folder;        ///< where slot states are kept; empty: a temporary folder
+  std::int64_t capacity = 1; ///< slots that it is willing to hold
+  bool quiet = false;
+};
+int command_worker(const WorkerOptions& options);
+
+struct PlanOptions {
+  RecipeOptions recipe;
+  bool json = false;
+  double gflops = 0;       ///< what one worker computes, for a prediction of time; 0: none is made
+  double mbits = 0;        ///< its link, in each direction; 0: unlimited
+};
+int command_plan(const PlanOptions& options);
+
+/// eval and generate: a run directory, its newest checkpoint or the one of a round.
+struct TrainedOptions {
+  std::string run;
+  std::optional<std::int64_t> round;
+  std::vector<std::string> overrides;  ///< over the run's own recipe
+  std::string data;                    ///< eval: other data than the recipe's
+  bool json = false;
+};
+int command_eval(const TrainedOptions& options);
+int command_generate(const TrainedOptions& options);
+
+struct InspectOptions {
+  std::string path;                    ///< a run directory, a checkpoint folder or a safetensors file
+  std::optional<std::int64_t> round;
+  bool json = false;
+};
+int command_inspect(const InspectOptions& options);
+
+struct DiffOptions {
+  std::string a, b;                    ///< run directories, checkpoint folders or safetensors files
+};
+int command_diff(const DiffOptions& options);
+
+struct DescribeOptions {
+  std::string what, name;
+  bool markdown = false;               ///< docs/config.md
+  bool create = false;                 ///< --new: write a plug-in file and its test
+  std::string source;                  ///< the source tree for --new; empty: the one this binary was built from
+};
+int command_describe(const DescribeOptions& options);
+
+}  // namespace tessera

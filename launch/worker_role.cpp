@@ -1,0 +1,100 @@
+#include "launch/worker_role.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+
+#include "comm/transport/zmq_endpoint.h"
+#include "launch/catalogs.h"
+#include "launch/config/parse.h"
+#include "launch/run_directory.h"
+#include "launch/signals.h"
+#include "monitoring/log.h"
+#include "worker/numerics.h"
+
+namespace tessera {
+namespace {
+
+const Duration heartbeat_interval = std::chrono::milliseconds(500);
+const Duration coordinator_start = std::chrono::seconds(60);
+
+std::string host_name() {
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  return name;
+}
+
+/// Where to connect: the addresses given, or what the run directory's endpoints.json says.
+Result<WorkerEndpointOptions> addresses(const WorkerRoleOptions& options) {
+  WorkerEndpointOptions endpoint{.control = options.control, .bulk = options.bulk};
+  endpoint.transport.shared_folder = options.shared_folder;
+  if (endpoint.control.empty()) {
+    TESSERA_ASSIGN(const Endpoints found, RunDirectory(options.run_directory).await_endpoints(coordinator_start));
+    endpoint.control = found.control;
+    endpoint.bulk = found.bulk;
+    if (options.shared_folder.empty() && found.host == host_name()) endpoint.transport.shared_folder = found.shared_folder;
+  }
+  endpoint.heartbeat_interval = heartbeat_interval;
+  return endpoint;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe_text, const std::string& data_folder) {
+  TESSERA_ASSIGN(Recipe parsed, parse_recipe(recipe_text, "the job's recipe", {}, builtin_catalogs()));
+  auto recipe = std::make_shared<Recipe>(std::move(parsed));
+  prepare_numerics(static_cast<int>(recipe->threads));
+  TESSERA_ASSIGN(DataParts data, assemble_data(*recipe, data_folder));
+  TESSERA_ASSIGN(ModelParts model, assemble_model(*recipe, data.prepared.vocab));
+  auto parts = std::make_unique<WorkerParts>();
+  parts->method = assemble_method(*recipe, model.specs);
+  parts->objective = assemble_objective(*recipe);
+  parts->schedule = assemble_schedule(*recipe);
+  parts->make_inner = [recipe] { return assemble_inner(*recipe); };  // also keeps the recipe, to which the method refers
+  parts->trainer = {.seed = static_cast<std::uint64_t>(recipe->seed),
+                    .batch = recipe->batch,
+                    .clip = clip_settings(*recipe),
+                    .steps_locally = parts->method->steps_locally(),
+                    .eval_batches = recipe->eval.batches};
+  parts->rounds = {recipe->rounds};
+  parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};
+  parts->data = std::move(data.source);
+  parts->family = std::move(model.family);
+  return parts;
+}
+
+int run_worker_role(const WorkerRoleOptions& options) {
+  prepare_numerics(1);
+  auto endpoint_options = addresses(options);
+  if (!endpoint_options.ok()) {
+    std::fprintf(stderr, "tessera worker: %s\n", endpoint_options.error().message.c_str());
+    return static_cast<int>(endpoint_options.error().code);
+  }
+  auto endpoint = make_worker_endpoint(*endpoint_options);
+  if (!endpoint.ok()) {
+    std::fprintf(stderr, "tessera worker: %s\n", endpoint.error().message.c_str());
+    return static_cast<int>(endpoint.error().code);
+  }
+  const SystemClock clock;
+  const StopSignals signals;
+  Worker worker({.build = build_id(), .host = host_name(), .pid = getpid(), .capacity = options.capacity, .recipe = {}},
+                random_bits128(), **endpoint, clock);
+  worker.set_configure([&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
+  const std::string slots = options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;
+  worker.set_slot_store(SlotStore(slots, Durability::process));
+  worker.start();
+  bool quitting = false;
+  while (!worker.ended()) {
+    if (signals.received() > 0 && !quitting) {
+      quitting = true;
+      worker.quit("stopped by a signal");
+    }
+    worker.pump(clock.now() + std::chrono::milliseconds(100));
+  }
+  const auto& end = *worker.ended();
+  log(end.code == ExitCode::done ? LogLevel::info : LogLevel::error, "worker ends: ", end.reason);
+  return static_cast<int>(end.code);
+}
+
+}  // namespace tessera

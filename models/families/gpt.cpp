@@ -1,0 +1,253 @@
+// Pre-norm decoder-only transformer: learned or rotary positions, GELU or SwiGLU, layer norm or RMS norm, grouped key/value
+// heads, tied or own output head. Residual projections start smaller by 1/sqrt(2 layers) (GPT-2).
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/silu.h>
+
+#include <cmath>
+#include <optional>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "models/family.h"
+#include "models/layers/attention.h"
+#include "models/layers/initial.h"
+#include "models/layers/norm.h"
+#include "models/layers/sliced_linear.h"
+
+namespace tessera {
+namespace {
+
+struct GptSettings : Settings {
+  std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
+  std::string positions = "learned", activation = "gelu", norm = "layernorm";
+  bool bias = false, tied = true;
+
+  void fields(FieldVisitor& f) override {
+    f.field({"width", "size of the residual stream", at_least(1)}, width);
+    f.field({"layers", "number of blocks", at_least(1)}, layers);
+    f.field({"heads", "query heads per block", at_least(1)}, heads);
+    f.field({"kv_heads", "key/value heads per block; 0: as many as heads", at_least(0)}, kv_heads);
+    f.field({"ffn",
+             "hidden units of each MLP; 0: 4 x width for gelu, 8/3 x width rounded up to a multiple of 8 for "
+             "swiglu (the same number of parameters)",
+             at_least(0)},
+            ffn);
+    f.field({"vocab", "size of the vocabulary; 0: the tokenizer's", at_least(0)}, vocab);
+    f.field({"context", "tokens per training sequence and the longest that can be read", at_least(1)}, context);
+    f.field({"positions", "how positions enter: a learned table or rotary angles", one_of({"learned", "rotary"})},
+            positions);
+    f.field({"activation", "of the MLP", one_of({"gelu", "swiglu"})}, activation);
+    f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
+    f.field({"bias", "biases in projections and layer norms"}, bias);
+    f.field({"tied", "the output head is the token embedding"}, tied);
+  }
+
+  std::vector<std::string> problems() const override {
+    std::vector<std::string> found;
+    const std::int64_t groups = kv_heads == 0 ? heads : kv_heads;
+    if (heads > 0 && width % heads != 0) {
+      found.push_back("model.heads = " + std::to_string(heads) + " does not divide model.width = " +
+                      std::to_string(width));
+    } else if (heads > 0 && positions == "rotary" && width / heads % 2 != 0) {
+      found.push_back("model.positions = \"rotary\" needs an even head size, but model.width / model.heads = " +
+                      std::to_string(width / heads));
+    }
+    if (groups > 0 && heads % groups != 0) {
+      found.push_back("model.kv_heads = " + std::to_string(kv_heads) + " does not divide model.heads = " +
+                      std::to_string(heads));
+    }
+    return found;
+  }
+};
+
+class Gpt final : public Family {
+ public:
+  Gpt(const GptSettings& settings, const Context& context) : s_(settings) {
+    if (s_.vocab == 0) s_.vocab = context.vocab;
+    if (s_.kv_heads == 0) s_.kv_heads = s_.heads;
+    if (s_.ffn == 0) s_.ffn = swiglu() ? (8 * s_.width / 3 + 7) / 8 * 8 : 4 * s_.width;
+    head_dim_ = s_.width / s_.heads;
+    if (s_.positions == "rotary") rotary_.emplace(s_.context, head_dim_);
+    declare();
+  }
+
+  std::vector<ParamSpec> specs() const override { return specs_; }
+  std::vector<CutGroup> cuts() const override;
+  CostModel cost() const override;
+  void initialize(ParamStore& params, std::uint64_t seed) const override;
+  NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override;
+  NamedTensors example_batch(std::uint64_t seed) const override;
+
+ private:
+  bool swiglu() const { return s_.activation == "swiglu"; }
+  static std::string block(std::int64_t layer) { return "blocks." + std::to_string(layer) + "."; }
+  void declare();
+  void declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size);
+  void declare_norm(const std::string& name);
+
+  at::Tensor norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
+  at::Tensor out(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
+  at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z) const;
+  at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+  at::Tensor mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+
+  GptSettings s_;
+  std::int64_t head_dim_ = 0;
+  std::optional<Rotary> rotary_;
+  std::vector<ParamSpec> specs_;
+};
+
+// ---- parameters -------------------------------------------------------------------------------------------------------
+
+/// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the width is shared
+/// by all units.
+void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
+  specs_.push_back({.name = name, .shape = {units, s_.width}});
+  if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
+}
+
+void Gpt::declare_norm(const std::string& name) {
+  specs_.push_back({.name = name + ".gain", .shape = {s_.width}, .decay = false});
+  if (s_.bias && s_.norm == "layernorm") {
+    specs_.push_back({.name = name + ".bias", .shape = {s_.width}, .decay = false});
+  }
+}
+
+void Gpt::declare() {
+  const std::int64_t keys = s_.kv_heads * head_dim_;
+  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}});
+  if (!rotary_) specs_.push_back({.name = "embed.positions", .shape = {s_.context, s_.width}});
+  for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
+    const std::string b = block(layer);
+    declare_norm(b + "norm1");
+    declare_matrix(b + "attention.q", s_.width, s_.width);
+    declare_matrix(b + "attention.k", keys, keys);
+    declare_matrix(b + "attention.v", keys, keys);
+    declare_matrix(b + "attention.o", s_.width, s_.width);
+    declare_norm(b + "norm2");
+    declare_matrix(b + "mlp.up", s_.ffn, s_.ffn);
+    if (swiglu()) declare_matrix(b + "mlp.gate", s_.ffn, s_.ffn);
+    declare_matrix(b + "mlp.down", s_.ffn, s_.width);
+  }
+  declare_norm("final_norm");
+  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}});
+}
+
+std::vector<CutGroup> Gpt::cuts() const {
+  std::vector<CutGroup> groups;
+  const std::int64_t queries = s_.heads / s_.kv_heads * head_dim_;
+  for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
+    const std::string b = block(layer);
+    CutGroup mlp{.name = b + "mlp", .kind = "mlp", .unit = "units", .units = s_.ffn, .members = {}};
+    CutGroup heads{.name = b + "attention", .kind = "heads", .unit = "groups", .units = s_.kv_heads, .members = {}};
+    const auto add = [this](CutGroup& group, const std::string& name, std::int64_t rows, bool with_bias) {
+      group.members.push_back({.param = name, .rows_per_unit = rows});
+      if (with_bias && s_.bias) group.members.push_back({.param = name + "_bias", .rows_per_unit = rows});
+    };
+    add(mlp, b + "mlp.up", 1, true);
+    if (swiglu()) add(mlp, b + "mlp.gate", 1, true);
+    add(mlp, b + "mlp.down", 1, false);
+    add(heads, b + "attention.q", queries, true);
+    add(heads, b + "attention.k", head_dim_, true);
+    add(heads, b + "attention.v", head_dim_, true);
+    add(heads, b + "attention.o", queries, false);
+    groups.push_back(std::move(mlp));
+    groups.push_back(std::move(heads));
+  }
+  return groups;
+}
+
+CostModel Gpt::cost() const {
+  const std::int64_t attention = 2 * s_.width * s_.width + 2 * s_.width * s_.kv_heads * head_dim_;
+  const std::int64_t mlp = (swiglu() ? 3 : 2) * s_.width * s_.ffn;
+  return {.matmul_params = static_cast<double>(s_.layers * (attention + mlp) + s_.vocab * s_.width),
+          .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
+          .context = s_.context};
+}
+
+void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
+  constexpr double deviation = 0.02;
+  const double residual = deviation / std::sqrt(2.0 * static_cast<double>(s_.layers));
+  for (auto& [name, parameter] : params.all()) {
+    const auto ends_with = [&name](const char* end) { return name.ends_with(end); };
+    if (ends_with(".gain")) {
+      fill_constant(parameter, 1);
+    } else if (ends_with("_bias") || ends_with(".bias")) {
+      fill_constant(parameter, 0);
+    } else {
+      fill_normal(parameter, ends_with("attention.o") || ends_with("mlp.down") ? residual : deviation, seed);
+    }
+  }
+}
+
+// ---- forward ----------------------------------------------------------------------------------------------------------
+
+at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
+  if (s_.norm == "rmsnorm") return rms_norm(x, params[name + ".gain"]);
+  return layer_norm(x, params[name + ".gain"], s_.bias ? &params[name + ".bias"] : nullptr);
+}
+
+at::Tensor Gpt::out(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
+  const at::Tensor y = linear_out(x, params[name]);
+  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+}
+
+at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z) const {
+  const at::Tensor y = linear_in(z, params[name]);
+  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+}
+
+at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
+  const auto heads = [&](const char* which, std::int64_t count) {  // [B, T, width] -> [B, count, T, head_dim]
+    return out(params, prefix + which, x).view({x.size(0), x.size(1), count, head_dim_}).transpose(1, 2);
+  };
+  at::Tensor q = heads("q", s_.heads), k = heads("k", s_.kv_heads), v = heads("v", s_.kv_heads);
+  if (rotary_) {
+    q = (*rotary_)(q);
+    k = (*rotary_)(k);
+  }
+  return in(params, prefix + "o", causal_attention(q, k, v));
+}
+
+at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
+  const at::Tensor up = out(params, prefix + "up", x);
+  const at::Tensor hidden = swiglu() ? at::silu(out(params, prefix + "gate", x)) * up : at::gelu(up);
+  return in(params, prefix + "down", hidden);
+}
+
+NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) const {
+  const auto found = batch.find("tokens");
+  TESSERA_CHECK(found != batch.end(), ": the batch has no tokens");
+  const at::Tensor& tokens = found->second;
+  TESSERA_CHECK_EQ(tokens.dim(), 2);
+  TESSERA_CHECK_LE(tokens.size(1), s_.context);
+  at::Tensor x = at::embedding(params["embed.tokens"].differentiable(), tokens);
+  if (!rotary_) x = x + params["embed.positions"].differentiable().narrow(0, 0, tokens.size(1));
+  for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
+    const std::string b = block(layer);
+    x = x + attention(params, b + "attention.", norm(params, b + "norm1", x));
+    x = x + mlp(params, b + "mlp.", norm(params, b + "norm2", x));
+  }
+  x = norm(params, "final_norm", x);
+  return {{"logits", linear_out(x, params[s_.tied ? "embed.tokens" : "head"])}};
+}
+
+NamedTensors Gpt::example_batch(std::uint64_t seed) const {
+  const std::int64_t sequences = 2, length = std::min<std::int64_t>(s_.context, 16);
+  KeyedRandom random(key_of({seed, 0x62617463}));
+  at::Tensor tokens = at::empty({sequences, length + 1}, at::kLong);
+  for (std::int64_t i = 0; i < tokens.numel(); ++i) {
+    tokens.mutable_data_ptr<std::int64_t>()[i] =
+        static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(s_.vocab)));
+  }
+  return {{"tokens", tokens.narrow(1, 0, length).contiguous()},
+          {"targets", tokens.narrow(1, 1, length).contiguous()}};
+}
+
+TESSERA_REGISTER(Family, gpt, Gpt, GptSettings, "pre-norm decoder-only transformer (GPT)");
+
+}  // namespace
+}  // namespace tessera

@@ -1,0 +1,24 @@
+// Causal scaled-dot-product attention with grouped key/value heads, and rotary positions.
+#pragma once
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace tessera {
+
+/// Angles of rotary positions (arXiv 2104.09864, eq. 34, base 10000): position p turns the pair (i, i + d/2) of a head by
+/// p * 10000^(-2i/d). The halves are paired as Hugging Face's Llama does, not neighbours.
+class Rotary {
+ public:
+  Rotary(std::int64_t positions, std::int64_t head_dim);
+  /// x [B, H, T, head_dim] at positions 0..T-1.
+  at::Tensor operator()(const at::Tensor& x) const;
+
+ private:
+  at::Tensor cos_, sin_;  ///< [positions, head_dim / 2], double
+};
+
+/// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G). Gives [B, T, H*d].
+at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+}  // namespace tessera

@@ -1,0 +1,167 @@
+// Predicted costs against the table of reference/partial-updates-and-diloco.md, section 1.2, and against sums
+// by hand.
+#include "coordinator/cost.h"
+
+#include <gmock/gmock.h>
+
+#include "coordinator/planner.h"
+
+namespace tessera {
+namespace {
+
+struct Gpt {
+  std::vector<ParamSpec> specs;
+  std::vector<CutGroup> cuts;
+  CostModel cost;
+};
+
+/// A decoder with an MLP of four times the width, tied output head, hidden units and heads first as families
+/// store them.
+Gpt gpt(std::int64_t width, std::int64_t layers, std::int64_t heads, std::int64_t vocab,
+        std::int64_t context) {
+  Gpt model;
+  model.specs.push_back({"embedding", {vocab, width}});
+  for (std::int64_t i = 0; i < layers; ++i) {
+    const std::string block = "blocks." + std::to_string(i) + ".";
+    CutGroup attention{block + "attention", "heads", "groups", heads, {}},
+        mlp{block + "mlp", "mlp", "units", 4 * width, {}};
+    for (const char* name : {"attention.q", "attention.k", "attention.v", "attention.out"}) {
+      model.specs.push_back({block + name, {width, width}});
+      attention.members.push_back({block + name, width / heads});
+    }
+    for (const char* name : {"mlp.up", "mlp.down"}) {
+      model.specs.push_back({block + name, {4 * width, width}});
+      mlp.members.push_back({block + name});
+    }
+    model.cuts.push_back(attention);
+    model.cuts.push_back(mlp);
+  }
+  model.cost.matmul_params = static_cast<double>(12 * width * width * layers + vocab * width);
+  model.cost.attention_width = static_cast<double>(width * layers);
+  model.cost.context = context;
+  return model;
+}
+
+CostReport report_of(const Gpt& model, const std::string& cut, std::int64_t slices, std::int32_t slots,
+                     const CostSettings& settings = {}) {
+  PartialSettings partial;
+  partial.cut = cut;
+  partial.slices = slices;
+  return cost_of(*make_plan(model.specs, model.cuts, partial, slots), model.specs, model.cost, settings);
+}
+
+struct Row {
+  std::string cut;
+  std::int64_t slices;
+  double flops, memory;  // percent saved
+};
+
+TEST(Cost, SavesTheFlopsOfThePapersTable) {
+  const Gpt model = gpt(2048, 24, 32, 50257, 1024);
+  for (const Row& row : {Row{"mlp", 2, 10, 0}, Row{"mlp", 4, 15, 0}, Row{"mlp", 8, 17, 0},
+                         Row{"mlp", 32, 19, 0}, Row{"mlp+heads", 2, 15, 0}, Row{"mlp+heads", 4, 22, 0},
+                         Row{"mlp+heads", 8, 26, 0}, Row{"mlp+heads", 32, 29, 0}}) {
+    SCOPED_TRACE(row.cut + " in " + std::to_string(row.slices));
+    const CostReport report = report_of(model, row.cut, row.slices, static_cast<std::int32_t>(row.slices));
+    EXPECT_NEAR(100 * report.flops_saved(), row.flops, 0.5);
+  }
+}
+
+TEST(Cost,
+     SavesTheStaticMemoryOfThePapersTable) {  // without an anchor: 16 bytes a parameter, of which 4 stay
+  const Gpt model = gpt(2048, 24, 32, 32768, 1024);
+  CostSettings settings;
+  settings.anchor = false;
+  for (const Row& row :
+       {Row{"mlp", 2, 0, 24}, Row{"mlp", 4, 0, 36}, Row{"mlp", 8, 0, 42}, Row{"mlp+heads", 2, 0, 36},
+        Row{"mlp+heads", 4, 0, 53}, Row{"mlp+heads", 8, 0, 62}}) {
+    SCOPED_TRACE(row.cut + " in " + std::to_string(row.slices));
+    const CostReport report =
+        report_of(model, row.cut, row.slices, static_cast<std::int32_t>(row.slices), settings);
+    EXPECT_NEAR(100 * report.memory_saved(), row.memory, 0.6);
+  }
+  EXPECT_NEAR(report_of(model, "mlp", 4, 4).slots[0].trainable_share, 0.53, 0.005);
+  EXPECT_NEAR(report_of(model, "mlp+heads", 4, 4).slots[0].trainable_share, 0.29, 0.005);
+}
+
+TEST(Cost, OfATinyModelByHand) {
+  // width 4, one layer, vocabulary 10, context 8: embedding 40, attention 4 x 16 = 64, MLP 2 x 16 x 4 = 128,
+  // together 232.
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  CostSettings settings;
+  settings.tokens_per_step = 16;
+  settings.steps = 5;
+  const CostReport report = report_of(model, "mlp", 2, 4, settings);
+  EXPECT_EQ(report.parameters, 232);
+  ASSERT_EQ(report.slots.size(), 4u);
+  for (const SlotCost& slot : report.slots) {
+    EXPECT_EQ(slot.owned_parameters, 168);
+    EXPECT_EQ(slot.step.forward, 16 * (2 * 232 + 2 * 8 * 4));
+    EXPECT_EQ(slot.step.activation_backward, 16 * (2 * 232 + 4 * 8 * 4));
+    EXPECT_EQ(slot.step.weight_gradient, 16 * 2 * 168);
+    EXPECT_EQ(slot.memory.weights, 4 * 232);
+    EXPECT_EQ(slot.memory.gradients, 4 * 168);
+    EXPECT_EQ(slot.memory.moments, 8 * 168);
+    EXPECT_EQ(slot.memory.anchor, 4 * 168);
+    EXPECT_EQ(slot.bytes_up, 4 * 168);
+    EXPECT_EQ(slot.bytes_down, 4 * 232);
+  }
+  EXPECT_EQ(report.total.bytes_up, 4 * 4 * 168);
+  EXPECT_EQ(report.diloco.step.weight_gradient, 16 * 2 * 232);
+  EXPECT_EQ(report.diloco.memory.total(), 20 * 232);
+  EXPECT_EQ(report.data_parallel.memory.total(), 16 * 232);
+  EXPECT_EQ(report.data_parallel.bytes(), 5 * 2 * 4 * 232) << "both ways in each of the five steps";
+  EXPECT_EQ(report.coordinator_bytes, 16 * 232);
+  EXPECT_DOUBLE_EQ(report.bytes_saved(), 1 - (1 + 168.0 / 232) / 2) << "(1 + f) / 2 of DiLoCo's bytes";
+  EXPECT_DOUBLE_EQ(report.memory_saved(), 0.8 * (1 - 168.0 / 232));
+  EXPECT_THAT(report.notes, testing::IsEmpty());
+}
+
+TEST(Cost, FrozenBiasesSaveMemoryButNoMatmul) {
+  Gpt model = gpt(4, 1, 2, 10, 8);
+  model.specs.push_back({"blocks.0.mlp.bias", {16}});
+  model.cuts[1].members.push_back({"blocks.0.mlp.bias"});
+  const CostReport report = report_of(model, "mlp", 2, 2);
+  EXPECT_EQ(report.slots[0].owned_parameters, 168 + 8);
+  EXPECT_EQ(report.slots[0].step.weight_gradient, 2 * 168);
+}
+
+TEST(Cost, WithoutACutIsDiLoCo) {
+  const CostReport report = report_of(gpt(4, 2, 2, 10, 8), "none", 1, 3);
+  EXPECT_EQ(report.flops_saved(), 0);
+  EXPECT_EQ(report.memory_saved(), 0);
+  EXPECT_EQ(report.bytes_saved(), 0);
+  EXPECT_DOUBLE_EQ(report.bytes_saved_against_data_parallel(), 0.99) << "one exchange instead of H = 100";
+}
+
+TEST(Cost, NotesThatSomeSlicesHaveMoreOwners) {
+  EXPECT_THAT(report_of(gpt(4, 1, 2, 10, 8), "mlp", 2, 3).notes,
+              testing::ElementsAre(testing::HasSubstr("2 owners and others 1, because 3 slots")));
+}
+
+TEST(Cost, OfARoundIsLimitedByTheLinkOrByTheCoordinator) {
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  CostSettings settings;
+  settings.tokens_per_step = 16;
+  settings.steps = 5;
+  const CostReport report = report_of(model, "mlp", 2, 4, settings);
+  Cluster cluster;
+  cluster.flops_per_second = 5 * report.slots[0].step.total();  // so a round computes for one second
+  EXPECT_DOUBLE_EQ(predict_round(report, settings, cluster).compute_utilisation(), 1);
+  cluster.up_bits = 8 * 4 * 168;        // one second up
+  cluster.down_bits = 8 * 4 * 232 / 2;  // two seconds down
+  cluster.latency_seconds = 0.5;
+  RoundTime time = predict_round(report, settings, cluster);
+  EXPECT_DOUBLE_EQ(time.compute_seconds, 1);
+  EXPECT_DOUBLE_EQ(time.sync_seconds, 3.5);
+  cluster.server_bits = 8 * 4 * 232;  // four slots at once: four seconds down, and up 4 x 168 / 232
+  time = predict_round(report, settings, cluster);
+  EXPECT_DOUBLE_EQ(time.sync_seconds, 4 + 4 * 168.0 / 232 + 0.5);
+  EXPECT_DOUBLE_EQ(time.compute_utilisation(), 1 / time.total());
+  cluster.server_bits = 0;
+  const RoundTime parallel = predict_data_parallel(report, settings, cluster);
+  EXPECT_DOUBLE_EQ(parallel.sync_seconds, 5 * (232.0 / 168 + 2 + 0.5));
+}
+
+}  // namespace
+}  // namespace tessera

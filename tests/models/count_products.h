@@ -1,0 +1,39 @@
+// Counts the multiplications of matrix products that LibTorch runs on this thread.
+#pragma once
+#include <ATen/record_function.h>
+
+#include <memory>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace tessera {
+
+/// Counts from construction to destruction; one at a time per thread.
+class ProductCount {
+ public:
+  ProductCount() {
+    total() = 0;
+    handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(&ProductCount::enter).needsInputs(true));
+  }
+  ~ProductCount() { at::removeCallback(handle_); }
+  ProductCount(const ProductCount&) = delete;
+  ProductCount& operator=(const ProductCount&) = delete;
+  std::int64_t multiplications() const { return total(); }
+
+ private:
+  static std::int64_t& total() {
+    thread_local std::int64_t count = 0;
+    return count;
+  }
+  static std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
+    if (std::string_view(function.name()) == "aten::mm") {
+      const at::Tensor &a = function.inputs()[0].toTensor(), &b = function.inputs()[1].toTensor();
+      total() += a.size(0) * a.size(1) * b.size(1);
+    }
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+
+}  // namespace tessera

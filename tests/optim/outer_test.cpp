@@ -1,0 +1,145 @@
+// Outer rules against torch.optim.SGD's arithmetic, and the two halves of each method.
+#include "optim/outer.h"
+
+#include <gmock/gmock.h>
+#include <tessera_plugins/outer.h>
+
+#include <algorithm>
+
+#include "base/random.h"
+
+namespace tessera {
+namespace {
+
+using testing::DoubleNear;
+using testing::ElementsAre;
+using testing::IsEmpty;
+
+std::vector<ParamSpec> two_specs() {
+  return {{"a", {2}}, {"b", {3, 2}}, {"mine", {4}, Role::local}};
+}
+
+std::unique_ptr<OuterMethod> make_method(const std::string& name, OuterMethod::Context context) {
+  return Registry<OuterMethod>::builtin().make(name, context);
+}
+
+TEST(OuterRule, NesterovStepsAsTorchSgdDoes) {
+  // b = 1, .9, -1.19 and steps .7 (d + .9 b), by hand; torch.optim.SGD(lr=.7, momentum=.9, nesterov=True)
+  // gives the same.
+  const auto rule = make_outer_rule("nesterov", 0.7, 0.9);
+  ASSERT_THAT(rule->state_names(), ElementsAre("momentum"));
+  std::vector<float> theta{10}, momentum{0};
+  const double deltas[] = {1, 0, -2}, thetas[] = {8.67, 8.103, 10.2527}, momenta[] = {1, 0.9, -1.19};
+  for (int i = 0; i < 3; ++i) {
+    const std::span<float> state[] = {momentum};
+    rule->apply(theta, {&deltas[i], 1}, state);
+    EXPECT_NEAR(theta[0], thetas[i], 1e-6);
+    EXPECT_NEAR(momentum[0], momenta[i], 1e-6);
+  }
+}
+
+TEST(OuterRule, NesterovGainOfAConstantDeltaTendsToLrOverOneMinusMomentum) {
+  const auto rule = make_outer_rule("nesterov", 0.7, 0.9);
+  std::vector<float> theta{0}, momentum{0};
+  const std::vector<double> delta{1};
+  const std::span<float> state[] = {momentum};
+  for (int i = 0; i < 300; ++i) rule->apply(theta, delta, state);
+  const float before = theta[0];
+  rule->apply(theta, delta, state);
+  EXPECT_NEAR(before - theta[0], 7.0, 1e-3);
+}
+
+TEST(OuterRule, SgdAtRateOneLandsExactlyOnTheAverageThatMadeTheDelta) {
+  KeyedRandom random(1);
+  const auto rule = make_outer_rule("sgd", 1.0, 0.9);
+  EXPECT_THAT(rule->state_names(), IsEmpty());
+  int inexact_in_fp32 = 0;
+  for (int i = 0; i < 100000; ++i) {
+    const float start = static_cast<float>(0.02 * random.normal());
+    const float end = static_cast<float>(0.02 * random.normal());
+    float theta = start;
+    const double delta = static_cast<double>(start) - static_cast<double>(end);
+    rule->apply({&theta, 1}, {&delta, 1}, {});
+    ASSERT_EQ(theta, end);
+    inexact_in_fp32 += start - (start - end) != end;
+  }
+  EXPECT_GT(inexact_in_fp32, 100) << "the reason why deltas are fp64";
+}
+
+TEST(OuterRule, WithoutMomentumNesterovIsSgdAndKeepsNoState) {
+  EXPECT_THAT(make_outer_rule("nesterov", 0.5, 0)->state_names(), IsEmpty());
+  EXPECT_DEATH(make_outer_rule("nestrov", 0.5, 0.9), "no outer rule named nestrov");
+}
+
+TEST(OuterMethods, AreRegisteredUnderTheirFilesNames) {
+  const std::vector<std::string> stems(std::begin(plugins::outer), std::end(plugins::outer));
+  EXPECT_EQ(Registry<OuterMethod>::builtin().names(), stems);
+}
+
+TEST(OuterMethods, PutEveryParameterThatTravelsInExactlyOneFragment) {
+  for (const std::string& name : Registry<OuterMethod>::builtin().names()) {
+    SCOPED_TRACE(name);
+    std::vector<std::string> all;
+    for (const auto& fragment : make_method(name, {.specs = two_specs()})->fragments()) {
+      all.insert(all.end(), fragment.begin(), fragment.end());
+    }
+    std::sort(all.begin(), all.end());
+    EXPECT_THAT(all, ElementsAre("a", "b"));
+  }
+}
+
+TEST(DiLoCo, PushesAfterEveryHStepsAndAdoptsBeforeTheNextOne) {
+  const auto method = make_method("diloco", {.specs = two_specs(), .steps = 3});
+  std::string trace;
+  for (std::int64_t step = 0; step < 7; ++step) {
+    const Due due = method->due(step);
+    for (std::int32_t fragment : due.adopt) trace += "a" + std::to_string(fragment);
+    trace += ".";
+    for (std::int32_t fragment : due.push) trace += "p" + std::to_string(fragment);
+  }
+  EXPECT_EQ(trace, "...p0a0...p0a0.");
+  EXPECT_EQ(method->steps_per_merge(), 3);
+  EXPECT_TRUE(method->steps_locally());
+  EXPECT_EQ(method->payload(), Payload::theta_end);
+  EXPECT_EQ(method->arrivals_per_merge(), 0);
+}
+
+TEST(DiLoCo, KeepsMomentumOnlyWhereTheRuleHasSome) {
+  EXPECT_THAT(make_method("diloco", {.specs = two_specs()})->state_names(), ElementsAre("momentum"));
+  EXPECT_THAT(make_method("diloco", {.specs = two_specs(), .momentum = 0})->state_names(), IsEmpty());
+  EXPECT_THAT(make_method("diloco", {.specs = two_specs(), .rule = "sgd"})->state_names(), IsEmpty());
+}
+
+/// Records what the coordinator's optimizer is asked for.
+class RecordingStep final : public GradientStep {
+ public:
+  std::vector<std::string> state_names() const override { return {"exp_avg"}; }
+  void apply(std::int64_t step, std::span<const Update> updates) const override {
+    asked.emplace_back(step, updates.size());
+  }
+  mutable std::vector<std::pair<std::int64_t, std::size_t>> asked;
+};
+
+TEST(DataParallel, BringsGradientsEveryStepAndLetsTheCoordinatorStep) {
+  const auto optimizer = std::make_shared<RecordingStep>();
+  const auto method = make_method("data_parallel", {.specs = two_specs(), .gradient_step = optimizer});
+  EXPECT_THAT(method->due(0).adopt, IsEmpty());
+  for (std::int64_t step : {0, 1, 5}) EXPECT_THAT(method->due(step).push, ElementsAre(0));
+  EXPECT_THAT(method->due(1).adopt, ElementsAre(0));
+  EXPECT_FALSE(method->steps_locally());
+  EXPECT_EQ(method->payload(), Payload::gradient);
+  EXPECT_THAT(method->state_names(), ElementsAre("exp_avg"));
+  const std::vector<Update> updates(2);
+  method->apply(4, updates);
+  EXPECT_THAT(optimizer->asked, ElementsAre(std::pair<std::int64_t, std::size_t>(4, 2)));
+}
+
+TEST(DataParallel, RefusesLocalStepsAndNeedsTheOptimizerOnlyOnTheCoordinator) {
+  EXPECT_DEATH(make_method("data_parallel", {.specs = two_specs(), .steps = 2}), "sync.steps is 2");
+  const auto worker_half = make_method("data_parallel", {.specs = two_specs()});
+  EXPECT_THAT(worker_half->due(0).push, ElementsAre(0));
+  EXPECT_DEATH(worker_half->apply(1, {}), "needs a gradient step");
+}
+
+}  // namespace
+}  // namespace tessera

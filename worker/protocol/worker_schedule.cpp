@@ -1,0 +1,221 @@
+// The second half of WorkerMachine: which slot works next, and what.
+#include <algorithm>
+#include <utility>
+
+#include "worker/protocol/worker_machine.h"
+
+namespace tessera {
+namespace act = worker_action;
+namespace ev = worker_event;
+
+void WorkerMachine::configured(const ev::Configured& event) {
+  working_ = false;
+  life_ = Life::joined;
+  plan_ = event.plan;
+  ready_ = event.ready;
+  heard_ = now_;  // opening the data may have taken long
+  if (welcome_) emit(act::Send{*ready_});
+}
+
+void WorkerMachine::next_work() {
+  if (evaluate()) return;
+  if (turn_) {
+    auto current = slots_.find(*turn_);
+    if (current != slots_.end() && work_on(current->first, current->second)) return;
+  }
+  for (auto& [id, slot] : slots_) {
+    if (id == turn_ || !work_on(id, slot)) continue;
+    turn_ = id;
+    return;
+  }
+}
+
+/// Whether the slot got something to do.
+bool WorkerMachine::work_on(SlotId id, Slot& slot) {
+  if (slot.broken || slot.idle) return false;
+  if (!slot.restored) return start_slot(id, slot);
+  if (slot.contribute_due) {
+    SlotProgress after = slot.progress;
+    const std::vector<KnownVersion> fragments = wanted_pushes(slot);
+    bool save = false;
+    for (const KnownVersion& push : fragments) {
+      after.pushed[push.fragment.value] = push.version;
+      auto head = heads_.find(push.fragment);
+      save |= head != heads_.end() && head->second.save_state && head->second.head.version == push.version;
+    }
+    working_ = true;
+    emit(act::Contribute{id, slot.attempt, fragments, after, save});
+    return true;
+  }
+  if (finished(slot)) return false;
+  const Duties duties = plan_->duties(slot.progress.step);
+  if (!adopt_what_is_due(id, slot, duties)) return false;
+  std::int64_t steps = 1;
+  for (Duties last = duties;; ++steps) {
+    if (!last.push.empty()) break;
+    last = plan_->duties(slot.progress.step + steps);
+    if (!last.adopt.empty()) break;
+  }
+  working_ = true;
+  emit(act::Run{id, slot.attempt, slot.progress.step, steps});
+  return true;
+}
+
+bool WorkerMachine::start_slot(SlotId id, Slot& slot) {
+  if (slot.state_blob && !have(slot.state_blob->digest)) return false;
+  if (slot.state.is_zero()) {
+    for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+      auto head = heads_.find(FragmentId{f});
+      if (head == heads_.end() || !have(head->second.head.parameters.digest)) return false;
+    }
+  }
+  working_ = true;
+  emit(act::Restore{id, slot.attempt, slot.owned, slot.state, slot.state_blob});
+  return true;
+}
+
+bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
+  for (FragmentId fragment : duties.adopt) {
+    Version& adopted = slot.progress.adopted[fragment.value];
+    const Version pushed = slot.progress.pushed[fragment.value];
+    const Version required{std::max(adopted.value, pushed.value + 1)};
+    auto known = heads_.find(fragment);
+    if (known == heads_.end() || known->second.head.version < required ||
+        !have(known->second.head.parameters.digest)) {
+      return false;
+    }
+    if (known->second.head.version == adopted) continue;
+    adopted = known->second.head.version;
+    emit(act::Adopt{id, known->second.head});
+  }
+  return true;
+}
+
+/// Fragments that the step just done ends for, without those that have had their last merge.
+std::vector<KnownVersion> WorkerMachine::wanted_pushes(const Slot& slot) const {
+  std::vector<KnownVersion> pushes;
+  for (FragmentId fragment : plan_->duties(slot.progress.step - 1).push) {
+    const Version version = slot.progress.adopted[fragment.value];
+    if (version < plan_->rounds && slot.progress.pushed[fragment.value] < version)
+      pushes.push_back({fragment, version});
+  }
+  return pushes;
+}
+
+bool WorkerMachine::finished(const Slot& slot) const {
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    const Version next{std::max(slot.progress.adopted[f].value, slot.progress.pushed[f].value + 1)};
+    if (next < plan_->rounds) return false;
+  }
+  return true;
+}
+
+void WorkerMachine::restored(const ev::Restored& event) {
+  working_ = false;
+  Slot* slot = slot_of(event.slot, event.attempt);
+  if (!slot) return;
+  const std::size_t fragments = plan_->fragments;
+  if (event.progress &&
+      (event.progress->adopted.size() != fragments || event.progress->pushed.size() != fragments)) {
+    restore_failed({event.slot, event.attempt, "the slot's state belongs to another number of fragments"});
+    return;
+  }
+  slot->restored = true;
+  forget_unused();
+  if (event.progress) {
+    slot->progress = *event.progress;
+    return;
+  }
+  slot->progress.step = heads_.at(FragmentId{0}).head.version.value * plan_->steps_per_merge;
+  slot->progress.pushed.assign(fragments, Version{-1});
+  for (std::size_t f = 0; f < fragments; ++f) {
+    const FragmentHead& head = heads_.at(FragmentId{static_cast<std::int32_t>(f)}).head;
+    slot->progress.adopted.push_back(head.version);
+    emit(act::Adopt{event.slot, head});
+  }
+}
+
+void WorkerMachine::restore_failed(const ev::RestoreFailed& event) {
+  working_ = false;
+  Slot* slot = slot_of(event.slot, event.attempt);
+  if (!slot) return;
+  slot->broken = true;
+  emit(act::Send{GrantFailed{event.slot, event.attempt, event.reason}});
+}
+
+void WorkerMachine::ran(const ev::Ran& event) {
+  working_ = false;
+  steps_ += event.steps;
+  Slot* slot = slot_of(event.slot, event.attempt);
+  if (!slot) return;
+  slot->progress.step += event.steps;
+  slot->contribute_due = !wanted_pushes(*slot).empty();
+}
+
+void WorkerMachine::contributed(const ev::Contributed& event) {
+  working_ = false;
+  Slot* slot = slot_of(event.slot, event.attempt);
+  if (!slot || !slot->contribute_due) {  // revoked meanwhile
+    for (const auto& part : event.parts) emit(act::Withdraw{part.blob.digest});
+    if (event.slot_state_blob) emit(act::Withdraw{event.slot_state_blob->digest});
+    return;
+  }
+  slot->contribute_due = false;
+  const bool was_idle = slot->unanswered.empty();
+  for (std::size_t i = 0; i < event.parts.size(); ++i) {
+    // Several contributions of one step: only the last one moves the slot to its new state, so that a slot
+    // lost between two of them is re-run from before the first.
+    const bool last = i + 1 == event.parts.size();
+    const FragmentId fragment = event.parts[i].fragment;
+    Offer offer;
+    offer.key = {event.slot, fragment, slot->progress.adopted[fragment.value], event.attempt};
+    offer.contribution = event.parts[i].blob;
+    offer.slot_state = last ? event.slot_state : slot->state;
+    if (last) {
+      offer.slot_state_blob = event.slot_state_blob;
+      offer.work = event.work;
+    }
+    slot->progress.pushed[fragment.value] = slot->progress.adopted[fragment.value];
+    slot->unanswered.push_back({offer, now_});
+  }
+  slot->state = event.slot_state;
+  if (was_idle && !slot->unanswered.empty() && welcome_) send_first_offer(*slot);
+}
+
+// ---- evaluation
+// -----------------------------------------------------------------------------------------------------
+
+void WorkerMachine::request_evaluation(Version version) {
+  if (evaluated_ && evaluated_->version == version) {
+    emit(act::Send{*evaluated_});
+  } else {
+    evaluate_ = version;
+  }
+}
+
+bool WorkerMachine::evaluate() {
+  if (!evaluate_) return false;
+  act::Evaluate action{*evaluate_, {}};
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    auto known = heads_.find(FragmentId{f});
+    if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
+    action.heads.push_back(known->second.head);
+  }
+  if (action.heads.back().version != *evaluate_) {  // overtaken: whoever still wants it asks again
+    evaluate_.reset();
+    return false;
+  }
+  working_ = true;
+  emit(std::move(action));
+  return true;
+}
+
+void WorkerMachine::evaluation_done(const ev::EvaluationDone& event) {
+  working_ = false;
+  if (!event.result) return;
+  evaluated_ = event.result;
+  if (evaluate_ == event.result->version) evaluate_.reset();
+  emit(act::Send{*evaluated_});
+}
+
+}  // namespace tessera

@@ -1,0 +1,108 @@
+#include "worker/replica.h"
+
+#include <cstring>
+
+#include "worker/torch_bridge.h"
+
+namespace tessera {
+namespace {
+
+/// Bytes of rows [begin, end) of a parameter's tensor.
+MutableBytes row_bytes(Parameter& parameter, Rows rows) {
+  const std::size_t row = static_cast<std::size_t>(parameter.spec.row_size()) * parameter.full.element_size();
+  auto* data = static_cast<std::byte*>(parameter.full.mutable_data_ptr());
+  return {data + row * rows.begin, row * rows.count()};
+}
+
+template <class Visit>
+void for_each_leaf(ParamStore& params, Visit visit) {
+  for (auto& [name, parameter] : params.all()) {
+    for (Leaf& leaf : parameter.leaves) visit(parameter, leaf, piece_name(name, leaf.rows, parameter.spec.rows()));
+  }
+}
+
+}  // namespace
+
+Replica::Replica(const Family& family) : family_(family), params_(family.specs()) {}
+
+void Replica::write(const TensorMap& whole) {
+  for (const auto& [name, tensor] : whole) {
+    Parameter& parameter = params_[name];
+    const MutableBytes target = row_bytes(parameter, {0, parameter.spec.rows()});
+    TESSERA_CHECK_EQ(target.size(), tensor.bytes().size());
+    std::memcpy(target.data(), tensor.bytes().data(), target.size());
+  }
+}
+
+void Replica::overlay(const TensorMap& pieces) {
+  for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string& piece) {
+    auto found = pieces.find(piece);
+    if (found == pieces.end()) return;
+    const MutableBytes target = row_bytes(parameter, leaf.rows);
+    TESSERA_CHECK_EQ(target.size(), found->second.bytes().size());
+    std::memcpy(target.data(), found->second.bytes().data(), target.size());
+  });
+}
+
+void Replica::park() {
+  if (active_ == nullptr) return;
+  active_->parked = own_values();
+  active_ = nullptr;
+}
+
+void Replica::activate(SlotRun& run) {
+  if (active_ == &run) return;
+  park();
+  write(run.adopted);
+  params_.set_trainable(run.owned);
+  overlay(run.parked);
+  run.parked.clear();
+  active_ = &run;
+}
+
+void Replica::adopt(SlotRun& run, const TensorMap& parameters) {
+  for (const auto& [name, tensor] : parameters) run.adopted.insert_or_assign(name, tensor);
+  if (active_ == &run) {
+    write(parameters);
+    return;
+  }
+  for (auto piece = run.parked.begin(); piece != run.parked.end();) {
+    const std::string param = piece->first.substr(0, piece->first.find('['));
+    piece = parameters.count(param) ? run.parked.erase(piece) : std::next(piece);
+  }
+}
+
+void Replica::show(const TensorMap& parameters) {
+  park();
+  write(parameters);
+}
+
+void Replica::release(const SlotRun& run) {
+  if (active_ == &run) active_ = nullptr;
+}
+
+std::vector<Piece> Replica::pieces() {
+  std::vector<Piece> pieces;
+  for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string& name) {
+    pieces.push_back({name, leaf.value.detach(), leaf.value.grad(), parameter.spec.decay});
+  });
+  return pieces;
+}
+
+TensorMap Replica::own_values() {
+  TensorMap values;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) { values.emplace(name, host_copy(leaf.value)); });
+  return values;
+}
+
+TensorMap Replica::own_gradients() {
+  TensorMap gradients;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    const at::Tensor& gradient = leaf.value.grad();
+    gradients.emplace(name, gradient.defined() ? host_copy(gradient)
+                                               : HostTensor::zeros(DType::f32, leaf.value.sizes().vec()));
+  });
+  return gradients;
+}
+
+}  // namespace tessera

@@ -1,0 +1,46 @@
+// The model of a worker: one set of parameters, on which the worker's slots take turns. Only the active slot's own rows differ
+// from the committed parameters it adopted; the others' are parked.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "models/family.h"
+#include "models/parameter.h"
+#include "worker/slot_run.h"
+
+namespace tessera {
+
+class Replica {
+ public:
+  explicit Replica(const Family& family);
+
+  const Family& family() const { return family_; }
+  ParamStore& params() { return params_; }
+
+  /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
+  void activate(SlotRun& run);
+  /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own values of those tensors.
+  void adopt(SlotRun& run, const TensorMap& parameters);
+  /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
+  void show(const TensorMap& parameters);
+  /// Forgets a slot that this worker no longer holds.
+  void release(const SlotRun& run);
+  /// The active slot's owned rows with their gradients.
+  std::vector<Piece> pieces();
+  /// Copies of the active slot's owned rows, or of their gradients, by piece name.
+  TensorMap own_values();
+  TensorMap own_gradients();
+
+ private:
+  void park();
+  void write(const TensorMap& whole);
+  void overlay(const TensorMap& pieces);
+
+  const Family& family_;
+  ParamStore params_;
+  SlotRun* active_ = nullptr;
+};
+
+}  // namespace tessera

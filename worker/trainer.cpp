@@ -1,0 +1,92 @@
+#include "worker/trainer.h"
+
+#include <ATen/Context.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/scalar_tensor.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "base/random.h"
+#include "worker/torch_bridge.h"
+
+namespace tessera {
+namespace {
+
+class Stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Weights of the whole model; scaled clipping compares the slot's share with it.
+std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
+  std::int64_t total = 0;
+  for (const ParamSpec& spec : specs) {
+    if (spec.role == Role::weight) total += spec.elements();
+  }
+  return total;
+}
+
+}  // namespace
+
+Trainer::Trainer(TrainerParts parts, TrainerSettings settings)
+    : parts_(parts),
+      settings_(std::move(settings)),
+      trainable_parameters_(trainable_elements(parts_.replica.params().specs())) {}
+
+Objective::Value Trainer::forward(const TensorMap& tensors) {
+  const NamedTensors batch = torch_views(tensors);
+  return parts_.objective(parts_.replica.family().forward(parts_.replica.params(), batch), batch);
+}
+
+Status Trainer::step(SlotRun& run) {
+  const Stopwatch watch;
+  parts_.replica.activate(run);
+  const auto first = static_cast<std::uint64_t>(run.step * settings_.batch);
+  const Batch batch = parts_.data.train(run.slot, first, static_cast<std::uint64_t>(settings_.batch));
+  // Dropout and the like draw from a key, not from a running state: a re-run step draws the same numbers.
+  at::manual_seed(key_of({settings_.seed, static_cast<std::uint64_t>(run.slot.value), static_cast<std::uint64_t>(run.step)}));
+
+  parts_.replica.params().clear_gradients();
+  const Objective::Value loss = forward(batch.tensors);
+  const double loss_sum = loss.sum.item<double>();
+  if (!std::isfinite(loss_sum)) {
+    return fail(ExitCode::failed, "the loss of slot ", run.slot, " is ", loss_sum, " at its step ", run.step,
+                "; a lower inner.lr or a longer schedule.warmup may help");
+  }
+  loss.sum.div(loss.weight).backward();
+
+  const std::vector<Piece> pieces = parts_.replica.pieces();
+  const double norm = clip_gradients(pieces, settings_.clip, trainable_parameters_);
+  if (settings_.steps_locally) {
+    run.inner->step(pieces, run.inner->base_lr() * parts_.schedule.factor(run.step), run.step + 1);
+  }
+  if (run.work.steps == 0) run.work.first_sample = first;
+  run.work.end_sample = first + static_cast<std::uint64_t>(settings_.batch);
+  run.work.steps += 1;
+  run.work.units += batch.units;
+  run.work.loss_sum += loss_sum;
+  run.work.loss_weight += loss.weight;
+  run.work.grad_norm += (norm - run.work.grad_norm) / static_cast<double>(run.work.steps);
+  run.work.compute_seconds += watch.seconds();
+  run.step += 1;
+  return {};
+}
+
+bool Trainer::evaluate_batch(std::uint64_t index, Evaluated& sums) {
+  if (settings_.eval_batches != 0 && index >= static_cast<std::uint64_t>(settings_.eval_batches)) return false;
+  at::NoGradGuard no_grad;
+  const std::optional<Batch> batch = parts_.data.held_out(index, static_cast<std::uint64_t>(settings_.eval_batch));
+  if (!batch) return false;
+  const Objective::Value loss = forward(batch->tensors);
+  sums.loss_sum += loss.sum.item<double>();
+  sums.weight += loss.weight;
+  sums.bytes += batch->bytes;
+  sums.words += batch->words;
+  return true;
+}
+
+}  // namespace tessera

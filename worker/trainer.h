@@ -1,0 +1,53 @@
+// One inner step of a slot: batch, forward, loss, backward over the owned slices, clip, inner update. And the held-out loss.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "data/source.h"
+#include "optim/grad_clip.h"
+#include "optim/inner.h"
+#include "optim/objective.h"
+#include "optim/schedule.h"
+#include "worker/replica.h"
+#include "worker/slot_run.h"
+
+namespace tessera {
+
+struct TrainerSettings {
+  std::uint64_t seed = 0;
+  std::int64_t batch = 8;            ///< samples per inner step and slot
+  ClipSettings clip;
+  bool steps_locally = true;         ///< false: gradients are brought to the coordinator, which steps
+  std::int64_t eval_batch = 16;      ///< samples per held-out batch
+  std::int64_t eval_batches = 0;     ///< held-out batches per evaluation; 0: all
+};
+
+/// What a trainer works with; owned by whoever assembles the worker.
+struct TrainerParts {
+  Replica& replica;
+  const Objective& objective;
+  const Schedule& schedule;
+  const DataSource& data;
+};
+
+class Trainer {
+ public:
+  Trainer(TrainerParts parts, TrainerSettings settings);
+
+  /// Does the slot's next inner step on the replica (activating the slot) and adds to run.work.
+  /// Error: the loss is not finite; names slot and step.
+  Status step(SlotRun& run);
+  /// Adds the loss of the parameters that the replica shows on held-out batch `index` to `sums`. False: there is no such batch,
+  /// the evaluation is complete.
+  bool evaluate_batch(std::uint64_t index, Evaluated& sums);
+  const TrainerSettings& settings() const { return settings_; }
+
+ private:
+  Objective::Value forward(const TensorMap& tensors);
+  TrainerParts parts_;
+  TrainerSettings settings_;
+  std::int64_t trainable_parameters_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,250 @@
+#include "worker/worker.h"
+
+#include <algorithm>
+
+#include "comm/storage/safetensors.h"
+#include "monitoring/log.h"
+
+namespace tessera {
+namespace {
+
+constexpr int held_out_batches_per_slice = 4;
+
+template <class... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+template <class... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;
+
+}  // namespace
+
+Worker::Worker(WorkerIdentity identity, Incarnation incarnation, Endpoint& endpoint, const Clock& clock)
+    : machine_(std::move(identity), incarnation), endpoint_(endpoint), clock_(clock) {
+  endpoint_.identify({}, {}, incarnation);
+}
+
+void Worker::start() { perform(machine_.start(clock_.now())); }
+
+void Worker::quit(const std::string& reason) { feed(worker_event::Quit{reason}); }
+
+void Worker::pump(Instant wait_until) {
+  if (ended_) return;
+  const Instant until = pending_ ? Instant{} : std::min(wait_until, machine_.wake_at());
+  for (auto arrival = endpoint_.receive(until); arrival && !ended_; arrival = endpoint_.receive(Instant{})) take(*arrival);
+  if (!ended_ && clock_.now() >= machine_.wake_at()) feed(worker_event::Tick{});
+  if (ended_ || !pending_) return;
+  const WorkerAction action = *pending_;
+  const WorkerEvent answer = std::visit(
+      Overloaded{[this](const worker_action::Configure& a) { return work(a); },
+                 [this](const worker_action::Restore& a) { return work(a); },
+                 [this](const worker_action::Run& a) { return work(a); },
+                 [this](const worker_action::Contribute& a) { return work(a); },
+                 [this](const worker_action::Evaluate& a) { return work(a); },
+                 [](const auto&) -> WorkerEvent { TESSERA_CHECK(false, ": not a work action"); return worker_event::Tick{}; }},
+      action);
+  if (ended_) return;
+  pending_.reset();
+  feed(answer);
+}
+
+void Worker::take(const Arrival& arrival) {
+  if (const auto* received = std::get_if<Received>(&arrival)) {
+    feed(worker_event::Arrived{received->header, received->message});
+    return;
+  }
+  const auto& fetched = std::get<BlobArrived>(arrival);
+  if (!fetched.blob.ok()) {
+    feed(worker_event::FetchDone{fetched.ref.digest, false, fetched.blob.error().message});
+    return;
+  }
+  blobs_.insert_or_assign(fetched.ref.digest, *fetched.blob);
+  feed(worker_event::FetchDone{fetched.ref.digest, true, {}});
+}
+
+void Worker::feed(const WorkerEvent& event) { perform(machine_.handle(event, clock_.now())); }
+
+void Worker::perform(const WorkerActions& actions) {
+  for (const WorkerAction& action : actions) {
+    if (ended_) return;
+    if (is_work(action)) {
+      TESSERA_CHECK(!pending_, ": the machine asked for work while work is outstanding");
+      pending_ = action;
+    } else {
+      perform(action);
+    }
+  }
+}
+
+void Worker::perform(const WorkerAction& action) {
+  std::visit(
+      Overloaded{
+          [this](const worker_action::Send& a) { endpoint_.send(coordinator_peer, a.message); },
+          [this](const worker_action::Identify& a) { endpoint_.identify(a.job, a.epoch, machine_.incarnation()); },
+          [this](const worker_action::Fetch& a) { endpoint_.fetch(coordinator_peer, a.blob); },
+          [this](const worker_action::Forget& a) { blobs_.erase(a.digest); },
+          [this](const worker_action::Withdraw& a) { endpoint_.withdraw(a.digest); },
+          [this](const worker_action::Adopt& a) {
+            Result<TensorMap> parameters = parameters_of(a.head);
+            if (!parameters.ok()) return stop_with(parameters.error());
+            replica_->adopt(runs_.at(a.slot), *parameters);
+          },
+          [this](const worker_action::Release& a) {
+            auto run = runs_.find(a.slot);
+            if (run == runs_.end()) return;
+            replica_->release(run->second);
+            runs_.erase(run);
+          },
+          [](const worker_action::Note& a) { log(a.warning ? LogLevel::warning : LogLevel::info, a.text); },
+          [](const worker_action::Count& a) { log_debug("stale message: ", a.reason); },
+          [this](const worker_action::Exit& a) { ended_ = a; },
+          [](const auto&) { TESSERA_CHECK(false, ": work actions are not performed at once"); }},
+      action);
+}
+
+void Worker::stop_with(const Error& error) {
+  log_error(error.message);
+  endpoint_.send(coordinator_peer, Leave{error.message});
+  ended_ = worker_action::Exit{error.code, error.message};
+}
+
+Result<TensorMap> Worker::parameters_of(const FragmentHead& head) {
+  auto blob = blobs_.find(head.parameters.digest);
+  TESSERA_CHECK(blob != blobs_.end(), ": parameters were not fetched before they were adopted");
+  const std::string where = "parameters of version " + std::to_string(head.version.value);
+  TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, where));
+  for (const auto& [name, tensor] : file.tensors) {
+    const auto& known = replica_->params().all();
+    auto parameter = known.find(name);
+    if (parameter == known.end() || parameter->second.spec.shape != tensor.shape || tensor.dtype != DType::f32) {
+      return fail(ExitCode::refused_recipe, where, ": tensor '", name, "' is not of this model");
+    }
+  }
+  return std::move(file.tensors);
+}
+
+WorkerEvent Worker::work(const worker_action::Configure& action) {
+  Result<std::unique_ptr<WorkerParts>> parts = configure_(action.recipe);
+  if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
+  parts_ = std::move(*parts);
+  replica_ = std::make_unique<Replica>(*parts_->family);
+  trainer_ = std::make_unique<Trainer>(
+      TrainerParts{*replica_, *parts_->objective, *parts_->schedule, *parts_->data}, parts_->trainer);
+  const std::shared_ptr<const OuterMethod> method = parts_->method;
+  WorkPlan plan{.fragments = static_cast<std::int32_t>(method->fragments().size()),
+                .rounds = parts_->rounds,
+                .steps_per_merge = method->steps_per_merge(),
+                .duties = [method](std::int64_t step) {
+                  const Due due = method->due(step);
+                  Duties duties;
+                  for (std::int32_t fragment : due.adopt) duties.adopt.push_back({fragment});
+                  for (std::int32_t fragment : due.push) duties.push.push_back({fragment});
+                  return duties;
+                }};
+  return worker_event::Configured{std::move(plan), parts_->ready};
+}
+
+WorkerEvent Worker::work(const worker_action::Restore& action) {
+  if (auto old = runs_.find(action.slot); old != runs_.end()) {
+    replica_->release(old->second);
+    runs_.erase(old);
+  }
+  SlotRun& run = runs_[action.slot];
+  run.slot = action.slot;
+  run.attempt = action.attempt;
+  run.owned = action.owned;
+  run.inner = parts_->make_inner();
+  if (action.state.is_zero()) return worker_event::Restored{action.slot, action.attempt, std::nullopt};
+  Result<SlotProgress> progress = restore(run, action);
+  if (!progress.ok()) {
+    runs_.erase(action.slot);
+    return worker_event::RestoreFailed{action.slot, action.attempt, progress.error().message};
+  }
+  return worker_event::Restored{action.slot, action.attempt, *progress};
+}
+
+Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore& action) {
+  if (!action.blob) {
+    TESSERA_ASSIGN(auto state, store_->load(action.slot, action.state));
+    return run.load(state);
+  }
+  auto blob = blobs_.find(action.blob->digest);
+  TESSERA_CHECK(blob != blobs_.end(), ": a slot state was not fetched before it was restored");
+  TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, "state of slot " + std::to_string(action.slot.value)));
+  if (state_digest(file.tensors) != action.state) {
+    return fail(ExitCode::storage, "the fetched state of slot ", action.slot, " does not have the digest that was granted");
+  }
+  // Kept here too, so that the next holder on this machine finds it.
+  TESSERA_TRY(store_->save(action.slot, action.state, blob->second.bytes()));
+  return run.load(file.tensors);
+}
+
+WorkerEvent Worker::work(const worker_action::Run& action) {
+  SlotRun& run = runs_.at(action.slot);
+  run.step = action.first;
+  if (Status status = trainer_->step(run); !status.ok()) stop_with(status.error());
+  return worker_event::Ran{action.slot, action.attempt, 1};
+}
+
+WorkerEvent Worker::work(const worker_action::Contribute& action) {
+  Result<worker_event::Contributed> contributed = contribute(runs_.at(action.slot), action);
+  if (!contributed.ok()) {
+    stop_with(contributed.error());
+    return worker_event::Tick{};
+  }
+  return std::move(*contributed);
+}
+
+Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
+  const Instant begin = clock_.now();
+  replica_->activate(run);
+  const TensorMap own =
+      parts_->method->payload() == Payload::gradient ? replica_->own_gradients() : replica_->own_values();
+  worker_event::Contributed contributed{.slot = action.slot, .attempt = action.attempt, .parts = {}, .slot_state = {},
+                                        .slot_state_blob = {}, .work = {}};
+  const auto fragments = parts_->method->fragments();
+  for (const KnownVersion& known : action.fragments) {
+    const std::vector<std::string>& names = fragments.at(static_cast<std::size_t>(known.fragment.value));
+    TensorMap part;
+    for (const auto& [piece, tensor] : own) {
+      const std::string param = piece.substr(0, piece.find('['));
+      if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
+    }
+    contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
+  }
+  const TensorMap state = run.state(action.progress);
+  contributed.slot_state = state_digest(state);
+  const Blob encoded(encode_safetensors(state));
+  TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes()));
+  if (action.save_state) contributed.slot_state_blob = endpoint_.offer(encoded);
+  run.work.encode_seconds = seconds(clock_.now() - begin);
+  contributed.work = std::exchange(run.work, {});
+  return contributed;
+}
+
+WorkerEvent Worker::work(const worker_action::Evaluate& action) {
+  if (!evaluation_ || evaluation_->sums.version != action.version) {
+    evaluation_.emplace();
+    evaluation_->sums.version = action.version;
+  }
+  TensorMap parameters;
+  for (const FragmentHead& head : action.heads) {
+    Result<TensorMap> fragment = parameters_of(head);
+    if (!fragment.ok()) {
+      stop_with(fragment.error());
+      return worker_event::EvaluationDone{};
+    }
+    parameters.merge(*fragment);
+  }
+  replica_->show(parameters);
+  for (int i = 0; i < held_out_batches_per_slice; ++i) {
+    if (!trainer_->evaluate_batch(evaluation_->next_batch++, evaluation_->sums)) {
+      const Evaluated result = evaluation_->sums;
+      evaluation_.reset();
+      return worker_event::EvaluationDone{result};
+    }
+  }
+  return worker_event::EvaluationDone{};
+}
+
+}  // namespace tessera

@@ -1,0 +1,94 @@
+// A worker: performs what its protocol machine (worker/protocol) asks for, on a model replica, and tells it what came of it. One
+// object serves the process of `tessera worker` (blocking) and debug mode (pumped beside the coordinator in one thread).
+#pragma once
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "comm/transport/endpoint.h"
+#include "data/source.h"
+#include "models/family.h"
+#include "optim/objective.h"
+#include "optim/outer.h"
+#include "optim/schedule.h"
+#include "worker/protocol/worker_machine.h"
+#include "worker/replica.h"
+#include "worker/slot_run.h"
+#include "worker/slot_store.h"
+#include "worker/trainer.h"
+
+namespace tessera {
+
+/// Everything that a recipe makes of a worker; built by launch when the job's recipe is known.
+struct WorkerParts {
+  std::unique_ptr<Family> family;
+  std::unique_ptr<Objective> objective;
+  std::unique_ptr<Schedule> schedule;
+  std::unique_ptr<DataSource> data;
+  std::shared_ptr<const OuterMethod> method;
+  std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
+  TrainerSettings trainer;
+  Version rounds;               ///< merges of each fragment in the whole run
+  Ready ready;                  ///< what this worker says of its data and numerics
+};
+
+class Worker {
+ public:
+  /// Recipe text -> parts. Errors end the worker with their code.
+  using Configure = std::function<Result<std::unique_ptr<WorkerParts>>(const std::string& recipe)>;
+
+  Worker(WorkerIdentity identity, Incarnation incarnation, Endpoint& endpoint, const Clock& clock);
+  /// Both must be set before start().
+  void set_configure(Configure configure) { configure_ = std::move(configure); }
+  void set_slot_store(SlotStore store) { store_ = std::make_unique<SlotStore>(std::move(store)); }
+
+  void start();
+  /// Handles what has arrived and does one slice of work (an inner step, a few held-out batches). Without work it waits for
+  /// arrivals, at most until the machine's next deadline or `wait_until`.
+  void pump(Instant wait_until);
+  /// Leaves in good order.
+  void quit(const std::string& reason);
+  /// How it ended, once it has.
+  const std::optional<worker_action::Exit>& ended() const { return ended_; }
+
+ private:
+  // What every action does; those of work return the machine's answer.
+  void perform(const WorkerActions& actions);
+  void perform(const WorkerAction& action);
+  void feed(const WorkerEvent& event);
+  void take(const Arrival& arrival);
+  WorkerEvent work(const worker_action::Configure& action);
+  WorkerEvent work(const worker_action::Restore& action);
+  WorkerEvent work(const worker_action::Run& action);
+  WorkerEvent work(const worker_action::Contribute& action);
+  WorkerEvent work(const worker_action::Evaluate& action);
+
+  Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
+  Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
+  /// Whole tensors of a fetched blob. Error: damaged, or of another model.
+  Result<TensorMap> parameters_of(const FragmentHead& head);
+  void stop_with(const Error& error);
+
+  WorkerMachine machine_;
+  Endpoint& endpoint_;
+  const Clock& clock_;
+  Configure configure_;
+  std::unique_ptr<SlotStore> store_;
+  std::unique_ptr<WorkerParts> parts_;
+  std::unique_ptr<Replica> replica_;
+  std::unique_ptr<Trainer> trainer_;
+  std::map<SlotId, SlotRun> runs_;
+  std::map<Digest, Blob> blobs_;                   ///< fetched, until Forget
+  std::optional<WorkerAction> pending_;            ///< the one work action that is not answered yet
+  struct Evaluation {
+    Evaluated sums;
+    std::uint64_t next_batch = 0;
+  };
+  std::optional<Evaluation> evaluation_;           ///< under way
+  std::optional<worker_action::Exit> ended_;
+};
+
+}  // namespace tessera
