@@ -107,6 +107,10 @@ bool Step::acceptable(const event::Arrived& event) {
     stale("incarnation");
     return false;
   }
+  if (s_.dead.contains(header.incarnation)) {
+    stale("dead worker");
+    return false;
+  }
   if (s_.settings.rules.check_job && header.job != s_.settings.job && !(is_hello && header.job.is_zero())) {
     stale("job");
     if (is_hello) emit(action::Send{event.peer, Refused{"this coordinator runs another job", 78}});
@@ -146,6 +150,7 @@ void Step::tick() {
     return;
   }
   if (!s_.started) return;
+  s_.ticked = now_;
   for (const Incarnation& lost : s_.members.expire(now_, s_.settings.lease)) {
     const std::set<SlotId> slots = slots_of(lost);
     note(detail::describe("worker ", lost.hex().substr(0, 8), " was not heard for a lease and held ", slots.size(), " slots"),
@@ -158,8 +163,7 @@ void Step::tick() {
 }
 
 void Step::worker_died(const event::WorkerDied& event) {
-  const Member* member = s_.members.find(event.incarnation);
-  if (!member) return;
+  if (!s_.dead.insert(event.incarnation).second) return;
   note(detail::describe("worker ", event.incarnation.hex().substr(0, 8), " died"), true);
   emit(action::Count{action::Count::What::recovery, "worker"});
   because("a supervisor saw a worker end");
@@ -215,15 +219,20 @@ Instant wake_at(const State& state) {
   if (state.ending) return state.ending->until;
   const CoordinatorSettings& settings = state.settings;
   Instant at = state.members.next_expiry(settings.lease).value_or(Instant::max());
+  auto consider = [&](Instant when) {
+    if (when > state.ticked) at = std::min(at, when);  // what has passed was dealt with then
+  };
   // Two waits run from the start: for the holders that a predecessor knew, and for all expected workers.
   for (const SlotLedger& slot : state.ledger.slots) {
-    const bool known = slot.attempt.value > 0 && state.members.find(slot.holder);
-    if (known) continue;
-    at = std::min(at, state.since + (slot.attempt.value > 0 ? settings.lease : settings.patience()));
+    if (slot.attempt.value == 0) {
+      consider(state.since + settings.patience());
+    } else if (!state.members.find(slot.holder)) {
+      consider(state.since + settings.lease);
+    }
   }
   if (settings.mode == Mode::drop) {
     for (const State::Fragment& fragment : state.fragments) {
-      if (fragment.quorum_at && !fragment.merging) at = std::min(at, drop_deadline(state, fragment));
+      if (fragment.quorum_at && !fragment.merging) consider(drop_deadline(state, fragment));
     }
   }
   return at;

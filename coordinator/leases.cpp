@@ -64,7 +64,7 @@ void Step::on(const From& from, const Heartbeat& heartbeat) {
   }
   send_what_it_missed(from, heartbeat);
   emit(action::Send{from.peer, HeartbeatAck{}});
-  assign("its holder came back");
+  assign("it was free");
 }
 
 void Step::send_what_it_missed(const From& from, const Heartbeat& heartbeat) {
@@ -134,6 +134,7 @@ bool Step::is_held(SlotId id) const {
   if (slot.attempt.value == 0) return false;
   const Member* holder = s_.members.find(slot.holder);
   if (holder) return holder->alive;
+  if (s_.dead.contains(slot.holder)) return false;
   return s_.epoch.value > 1 && now_ - s_.since < s_.settings.lease;
 }
 

@@ -11,8 +11,6 @@
 namespace tessera {
 namespace {
 
-using Accumulator = std::vector<double>;
-
 std::size_t offset_of(const ParamSpec& spec, std::int64_t row) {
   return static_cast<std::size_t>(row * spec.row_size());
 }
@@ -72,6 +70,17 @@ struct Mean {
     for (std::int64_t row = rows.begin; row < rows.end; ++row) ++owners[row];
   }
 
+  /// Everything that the inputs, in slot order, hold of `spec`; as differences from `start` unless that is
+  /// empty.
+  void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
+            std::span<const float> start) {
+    for (const MergeInput* input : inputs) {
+      for_each_piece(input->pieces, spec,
+                     [&](Rows rows, std::span<const float> values) { add(spec, rows, values, start); });
+    }
+    divide(spec);
+  }
+
   void divide(const ParamSpec& spec) {
     for (std::int64_t row = 0; row < spec.rows(); ++row) {
       if (owners[row] < 2) continue;  // dividing by one changes nothing
@@ -90,6 +99,14 @@ struct Mean {
     }
   }
 };
+
+double norm_of(const std::vector<Update>& updates) {
+  double squares = 0;
+  for (const Update& update : updates) {
+    for (double value : update.delta) squares += value * value;
+  }
+  return std::sqrt(squares);
+}
 
 std::span<float> floats_of(TensorMap& tensors, const std::string& name, const ParamSpec& spec) {
   auto found = tensors.find(name);
@@ -118,6 +135,28 @@ void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float>
   });
 }
 
+Status check_piece(const std::string& name, const HostTensor& tensor,
+                   const std::vector<std::int64_t>& shape) {
+  if (tensor.dtype != DType::f32) {
+    return fail(ExitCode::failed, name, " is ", safetensors_name(tensor.dtype), ", expected F32");
+  }
+  if (tensor.shape != shape) {
+    return fail(ExitCode::failed, name, " has shape ", shape_text(tensor.shape), ", expected ",
+                shape_text(shape));
+  }
+  const std::span<const float> values = tensor.as<float>();
+  if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
+    return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
+                  values[i]);
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs) {
@@ -130,27 +169,9 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
       known.insert(name);
       auto found = contribution.find(name);
       if (found == contribution.end()) return fail(ExitCode::failed, name, " is missing");
-      const HostTensor& tensor = found->second;
-      if (tensor.dtype != DType::f32) {
-        return fail(ExitCode::failed, name, " is ", safetensors_name(tensor.dtype), ", expected F32");
-      }
       std::vector<std::int64_t> shape = spec.shape;
       if (!shape.empty()) shape[0] = rows.count();
-      if (tensor.shape != shape) {
-        return fail(ExitCode::failed, name, " has shape ", shape_text(tensor.shape), ", expected ",
-                    shape_text(shape));
-      }
-      const std::span<const float> values = tensor.as<float>();
-      if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
-        return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ",
-                    shape_text(shape));
-      }
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        if (!std::isfinite(values[i])) {
-          return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
-                      values[i]);
-        }
-      }
+      TESSERA_TRY(check_piece(name, found->second, shape));
     }
   }
   for (const auto& [name, tensor] : contribution) {
@@ -216,25 +237,19 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   std::int64_t elements = 0;
   for (const std::string& name : names) elements += spec_of(name).elements();
 
-  Accumulator accumulator(static_cast<std::size_t>(elements));
-  std::span<double> rest(accumulator);
+  std::vector<double> sums(
+      static_cast<std::size_t>(elements));  // of the whole fragment: a method sees all of it at once
+  std::span<double> rest(sums);
   std::vector<Update> updates;
   MergeOutcome outcome;
-  double squares = 0;
   for (const std::string& name : names) {
     const ParamSpec& spec = spec_of(name);
     const std::span<float> values = floats_of(theta, name, spec);
-    const bool buffer = spec.role == Role::buffer;
-    const bool from_start = !buffer && method_->payload() == Payload::theta_end;
+    const bool from_start = spec.role == Role::weight && method_->payload() == Payload::theta_end;
     Mean mean{rest.first(values.size()), std::vector<std::int32_t>(spec.rows())};
     rest = rest.subspan(values.size());
-    for (const MergeInput* input : ordered) {
-      for_each_piece(input->pieces, spec, [&](Rows rows, std::span<const float> brought) {
-        mean.add(spec, rows, brought, from_start ? std::span<const float>(values) : std::span<const float>());
-      });
-    }
-    mean.divide(spec);
-    if (buffer) {
+    mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>());
+    if (spec.role == Role::buffer) {
       store_buffer_mean(spec, mean, values);
       continue;
     }
@@ -245,16 +260,15 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
         outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
         return;
       }
-      outcome.updated += static_cast<std::int64_t>(count);
       Update update{&spec, rows, values.subspan(begin, count), mean.sum.subspan(begin, count), {}};
       for (const std::string& kind : kinds) {
         update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
       }
-      for (double value : update.delta) squares += value * value;
+      outcome.updated += static_cast<std::int64_t>(count);
       updates.push_back(std::move(update));
     });
   }
-  outcome.delta_norm = std::sqrt(squares);
+  outcome.delta_norm = norm_of(updates);
   method_->apply(version.value, updates);
   return outcome;
 }

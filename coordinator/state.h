@@ -3,6 +3,7 @@
 #pragma once
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -143,6 +144,7 @@ struct State {
   };
   std::map<SlotId, Pending> pending;
   std::map<SlotId, std::int32_t> failed_grants;  ///< in a row
+  std::set<Incarnation> dead;           ///< a supervisor saw them end: what still arrives of them is void
   struct Ending {
     ExitCode code;
     std::string reason;
@@ -153,6 +155,7 @@ struct State {
   bool finished = false;
   bool waiting = false;                 ///< said that there is nobody to lease slots to
   Instant since{};                      ///< of Start
+  Instant ticked{};                     ///< of the last Tick
 
   State() = default;
   State(CoordinatorSettings settings, Ledger recovered);

@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -31,7 +32,8 @@ Result guarded(Result failed, char* why, std::size_t capacity, Work work) {
   try {
     return work();
   } catch (const std::exception& error) {
-    tell(error.what(), why, capacity);
+    const std::string what = error.what();
+    tell(what.substr(0, what.find('\n')), why, capacity);  // LibTorch appends pages of hints and stack
     return failed;
   }
 }
@@ -47,10 +49,10 @@ std::string difference(int device) {
   constexpr std::int64_t count = 100003;  // no multiple of a block
   // Small whole numbers: every order and every fusing of multiply and add gives the same bits.
   const at::Tensor x = at::arange(count, at::TensorOptions().dtype(at::kFloat)).remainder(1024);
-  const at::Tensor expected = x * 3 + x;
+  const at::Tensor expected = x.mul(3).add(x);
   const at::Tensor x_there = x.to(at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(device)));
   at::Tensor y_there = x_there.clone();
-  if (!(x_there * 3 + x_there).cpu().equal(expected))
+  if (!x_there.mul(3).add(x_there).cpu().equal(expected))
     return "LibTorch's product on the device differs from the CPU's";
   const int error =
       axpy(3.0f, x_there.data_ptr<float>(), y_there.data_ptr<float>(), static_cast<std::size_t>(count));

@@ -1,6 +1,7 @@
 #include "launch/progress.h"
 
 #include <cstdio>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
@@ -23,42 +24,54 @@ std::optional<RoundRow> parse_round_row(const std::string& line) {
 }
 
 std::optional<RoundRow> MetricsTail::next() {
-  if (!file_.is_open()) file_.open(path_);
-  if (!file_.is_open()) return std::nullopt;
-  file_.clear();
-  std::string piece;
-  std::getline(file_, piece);
-  partial_ += piece;
-  if (file_.eof()) return std::nullopt;  // the line is not complete yet: keep what there is of it
-  const std::string line = std::exchange(partial_, {});
-  return parse_round_row(line);
+  std::ifstream file(path_, std::ios::binary | std::ios::ate);
+  if (!file) return std::nullopt;
+  if (file.tellg() < offset_) offset_ = 0;  // written anew: from its beginning, passing over what was seen
+  file.seekg(offset_);
+  for (std::string line; std::getline(file, line) && !file.eof();) {
+    offset_ = file.tellg();
+    const std::optional<RoundRow> row = parse_round_row(line);
+    if (!row || row->round <= seen_) continue;
+    seen_ = row->round;
+    return row;
+  }
+  return std::nullopt;
 }
 
-ProgressPrinter::ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet)
-    : rounds_(rounds), unit_(std::move(unit)), quiet_(quiet) {}
+std::vector<RoundRow> read_rows(const std::string& path) {
+  std::vector<RoundRow> rows;
+  MetricsTail tail(path, -1);
+  while (auto row = tail.next()) rows.push_back(*row);
+  return rows;
+}
+
+ProgressPrinter::ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet, const std::vector<RoundRow>& before)
+    : rounds_(rounds), unit_(std::move(unit)), quiet_(quiet) {
+  for (const RoundRow& row : before) {
+    units_ += row.units;
+    bytes_ += row.bytes_up + row.bytes_down;
+    first_round_ = row.round;
+  }
+}
+
+void ProgressPrinter::print_header() {
+  std::printf("%11s %10s %9s %9s %10s %10s %13s\n", "round", unit_.c_str(), "loss", "held-out", (unit_ + "/s").c_str(), "bytes",
+              "time left");
+  printed_header_ = true;
+}
 
 void ProgressPrinter::print(const RoundRow& row, Instant now) {
-  if (!printed_header_) {
-    begin_ = last_ = now;
-    first_round_ = row.round;
-    if (!quiet_) {
-      std::printf("%11s %12s %9s %9s %12s %12s %12s\n", "round", unit_.c_str(), "loss", "held-out", (unit_ + "/s").c_str(), "bytes",
-                  "time left");
-    }
-    printed_header_ = true;
-  }
   units_ += row.units;
   bytes_ += row.bytes_up + row.bytes_down;
   if (quiet_) return;
-  const double since_last = seconds(now - last_), since_begin = seconds(now - begin_);
-  const std::int64_t done = row.round - first_round_;
-  const double left = done > 0 ? since_begin / static_cast<double>(done) * static_cast<double>(rounds_ - row.round) : 0;
+  if (!printed_header_) print_header();
+  const auto done = static_cast<double>(row.round - first_round_), ahead = static_cast<double>(rounds_ - row.round);
+  const double left = seconds(now - begin_) / done * ahead;
   const std::string position = std::to_string(row.round) + "/" + std::to_string(rounds_);
   char eval[16] = "";
   if (row.eval_loss) std::snprintf(eval, sizeof eval, "%.4f", *row.eval_loss);
-  std::printf("%11s %12s %9.4f %9s %12s %12s %12s\n", position.c_str(), format_count(units_).c_str(), row.loss, eval,
-              since_last > 0 ? format_count(row.units / since_last).c_str() : "", format_bytes(bytes_).c_str(),
-              done > 0 ? format_duration(left).c_str() : "");
+  std::printf("%11s %10s %9.4f %9s %10s %10s %13s\n", position.c_str(), format_count(units_).c_str(), row.loss, eval,
+              format_count(row.units / seconds(now - last_)).c_str(), format_bytes(bytes_).c_str(), format_duration(left).c_str());
   std::fflush(stdout);
   last_ = now;
 }

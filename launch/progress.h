@@ -1,9 +1,10 @@
 // One line per committed round, read from the run directory's metrics.jsonl as it grows.
 #pragma once
 #include <cstdint>
-#include <fstream>
+#include <ios>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 
@@ -21,33 +22,39 @@ struct RoundRow {
 };
 std::optional<RoundRow> parse_round_row(const std::string& line);
 
-/// Follows a metrics.jsonl from its present end or its beginning.
+/// Follows a metrics.jsonl that grows, and that a restarted coordinator may write anew.
 class MetricsTail {
  public:
-  explicit MetricsTail(std::string path) : path_(std::move(path)) {}
-  /// The next complete row, if there is one.
+  /// Rows up to and including round `seen` are passed over.
+  explicit MetricsTail(std::string path, std::int64_t seen = 0) : path_(std::move(path)), seen_(seen) {}
+  /// The next complete row that was not seen yet, if there is one.
   std::optional<RoundRow> next();
 
  private:
   std::string path_;
-  std::ifstream file_;
-  std::string partial_;
+  std::int64_t seen_;
+  std::streamoff offset_ = 0;
 };
+/// All rows of a metrics.jsonl, in order; none when there is no such file.
+std::vector<RoundRow> read_rows(const std::string& path);
 
 /// Prints rows with rates and the time left.
 class ProgressPrinter {
  public:
-  ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet);
+  /// `before`: rows of an earlier part of a resumed run, which count towards the totals.
+  ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet, const std::vector<RoundRow>& before = {});
+  void begin(Instant now) { begin_ = last_ = now; }
   void print(const RoundRow& row, Instant now);
-  double units() const { return units_; }
 
  private:
+  void print_header();
+
   std::int64_t rounds_;
   std::string unit_;
   bool quiet_;
   bool printed_header_ = false;
   double units_ = 0, bytes_ = 0;
-  std::int64_t first_round_ = 0;
+  std::int64_t first_round_ = 0;  ///< the last round that was there before
   Instant begin_{}, last_{};
 };
 

@@ -44,7 +44,7 @@ trap 'exit 143' TERM HUP
 
 missing_packages() {  # of the names given
   command -v dpkg-query >/dev/null || { printf '%s\n' "$@"; return; }
-  dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null |
+  { dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null || true; } |
     awk -v wanted="$*" '$2 == "installed" { have[$1] = 1 }
                         END { n = split(wanted, w, " "); for (i = 1; i <= n; i++) if (!(w[i] in have)) print w[i] }'
 }

@@ -17,7 +17,8 @@ namespace tessera {
 namespace {
 
 const Duration heartbeat_interval = std::chrono::milliseconds(500);
-const Duration coordinator_start = std::chrono::seconds(60);
+const Duration coordinator_start = std::chrono::minutes(10);  // it may be preparing data
+const Duration look_again = std::chrono::milliseconds(500);
 
 std::string host_name() {
   char name[256] = "";
@@ -38,6 +39,26 @@ Result<WorkerEndpointOptions> addresses(const WorkerRoleOptions& options) {
   endpoint.heartbeat_interval = heartbeat_interval;
   return endpoint;
 }
+
+/// A restarted coordinator may listen elsewhere: follows its endpoints.json.
+class AddressWatch {
+ public:
+  AddressWatch(const WorkerRoleOptions& options, const WorkerEndpointOptions& now)
+      : run_(options.run_directory), follows_(options.control.empty()), control_(now.control) {}
+  void look(ZmqEndpoint& endpoint, Instant now) {
+    if (!follows_ || now < next_) return;
+    next_ = now + look_again;
+    const Result<Endpoints> found = run_.read_endpoints();
+    if (!found.ok() || found->control.empty() || found->control == control_) return;
+    if (endpoint.reconnect(found->control, found->bulk).ok()) control_ = found->control;
+  }
+
+ private:
+  RunDirectory run_;
+  bool follows_;
+  std::string control_;
+  Instant next_{};
+};
 
 }  // namespace
 
@@ -83,6 +104,7 @@ int run_worker_role(const WorkerRoleOptions& options) {
   worker.set_configure([&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
   const std::string slots = options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;
   worker.set_slot_store(SlotStore(slots, Durability::process));
+  AddressWatch addresses_now(options, *endpoint_options);
   worker.start();
   bool quitting = false;
   while (!worker.ended()) {
@@ -90,6 +112,7 @@ int run_worker_role(const WorkerRoleOptions& options) {
       quitting = true;
       worker.quit("stopped by a signal");
     }
+    addresses_now.look(**endpoint, clock.now());
     worker.pump(clock.now() + std::chrono::milliseconds(100));
   }
   const auto& end = *worker.ended();

@@ -50,7 +50,8 @@ void ParamStore::set_trainable(const RowSet& owned) {
       TESSERA_CHECK(done <= rows.begin && rows.begin < rows.end && rows.end <= parameter.spec.rows(),
                     ": rows [", rows.begin, ", ", rows.end, ") of ", name, " with ", parameter.spec.rows(),
                     " rows overlap others, are empty or lie outside");
-      // detach() shares the memory and the version counter, so an update between forward and backward is noticed.
+      // detach() shares the memory and the version counter, so an update between forward and backward is
+      // noticed.
       at::Tensor value = parameter.full.narrow(0, rows.begin, rows.count()).detach();
       parameter.leaves.push_back({rows, value.requires_grad_(true)});
       done = rows.end;

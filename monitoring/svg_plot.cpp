@@ -201,7 +201,7 @@ class Painter {
     }
   }
 
-  /// One row right of the title's column, above the data; as many names as fit.
+  /// One row between the headings and the data; as many names as fit.
   void legend() {
     double x = area_.left;
     const double y = area_.top - 16;

@@ -10,7 +10,8 @@ namespace {
 
 template <class T>
 double sum_of_squares(std::span<const T> values) {
-  std::array<double, 8> sums{};  // independent chains, so that the additions overlap; the order is fixed all the same
+  std::array<double, 8>
+      sums{};  // independent chains, so that the additions overlap; the order is fixed all the same
   const std::size_t whole = values.size() / sums.size() * sums.size();
   for (std::size_t i = 0; i < whole; i += sums.size()) {
     for (std::size_t k = 0; k < sums.size(); ++k) {
@@ -32,7 +33,8 @@ double sum_of_squares(const at::Tensor& tensor) {
 
 }  // namespace
 
-double clip_gradients(const std::vector<Piece>& pieces, const ClipSettings& settings, std::int64_t all_parameters) {
+double clip_gradients(const std::vector<Piece>& pieces, const ClipSettings& settings,
+                      std::int64_t all_parameters) {
   double squares = 0;
   std::int64_t owned = 0;
   for (const Piece& piece : pieces) {

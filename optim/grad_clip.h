@@ -18,10 +18,12 @@ struct ClipSettings {
   double max_norm = 1;
 };
 
-/// Multiplies all gradients by min(1, max_norm / norm), in place, as torch.nn.utils.clip_grad_norm_ does. `all_parameters`
-/// is P, the trainable parameters of the whole model; |I| is counted over the pieces, undefined gradients (zeros) included.
-/// The sum of squares is fp64 in the order of the pieces. Returns the norm before clipping, scaled in mode scaled; also in mode
-/// off, where nothing changes. A norm that is not finite leaves the gradients alone: the caller decides.
-double clip_gradients(const std::vector<Piece>& pieces, const ClipSettings& settings, std::int64_t all_parameters);
+/// Multiplies all gradients by min(1, max_norm / norm), in place, as torch.nn.utils.clip_grad_norm_ does.
+/// `all_parameters` is P, the trainable parameters of the whole model; |I| is counted over the pieces,
+/// undefined gradients (zeros) included. The sum of squares is fp64 in the order of the pieces. Returns the
+/// norm before clipping, scaled in mode scaled; also in mode off, where nothing changes. A norm that is not
+/// finite leaves the gradients alone: the caller decides.
+double clip_gradients(const std::vector<Piece>& pieces, const ClipSettings& settings,
+                      std::int64_t all_parameters);
 
 }  // namespace tessera

@@ -34,7 +34,8 @@ class InnerGradientStep final : public GradientStep {
                   .decay = update.spec->decay};
       std::ranges::transform(update.delta, piece.gradient.mutable_data_ptr<float>(),
                              [](double x) { return static_cast<float>(x); });
-      for (std::size_t i = 0; i < names_.size(); ++i) state[piece.name + "/" + names_[i]] = view(update.state[i]);
+      for (std::size_t i = 0; i < names_.size(); ++i)
+        state[piece.name + "/" + names_[i]] = view(update.state[i]);
       pieces.push_back(std::move(piece));
     }
     clip_gradients(pieces, s_.clip, s_.all_parameters);

@@ -1,5 +1,5 @@
-// An inner optimizer that the coordinator steps on merged gradients (method data_parallel): the bridge from spans of floats
-// to tensors.
+// An inner optimizer that the coordinator steps on merged gradients (method data_parallel): the bridge from
+// spans of floats to tensors.
 #pragma once
 #include <functional>
 #include <memory>
@@ -18,7 +18,8 @@ struct GradientStepSettings {
   std::int64_t all_parameters = 0;  ///< trainable parameters of the whole model, for scaled clipping
 };
 
-/// Steps exactly as a slot would that owns all the updated pieces: clip, then one step at the schedule's rate.
+/// Steps exactly as a slot would that owns all the updated pieces: clip, then one step at the schedule's
+/// rate.
 std::unique_ptr<GradientStep> make_gradient_step(GradientStepSettings settings);
 
 }  // namespace tessera

@@ -27,8 +27,8 @@ struct Factors {
 };
 
 template <class T>
-void adam_loop(T* __restrict value, const T* __restrict gradient, T* __restrict m, T* __restrict v, std::size_t count,
-               Factors<T> f) {
+void adam_loop(T* __restrict value, const T* __restrict gradient, T* __restrict m, T* __restrict v,
+               std::size_t count, Factors<T> f) {
   for (std::size_t i = 0; i < count; ++i) {
     const T g = gradient[i] + f.l2 * value[i];
     m[i] = m[i] + f.beta1_rest * (g - m[i]);
@@ -55,7 +55,8 @@ void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) 
                                .eps = static_cast<T>(s_.eps),
                                .l2 = static_cast<T>(decoupled_ ? 0 : decay),
                                .keep = static_cast<T>(decoupled_ ? 1 - lr * decay : 1)};
-      adam_loop(value.data(), gradient.data(), elements<T>(m).data(), elements<T>(v).data(), value.size(), factors);
+      adam_loop(value.data(), gradient.data(), elements<T>(m).data(), elements<T>(v).data(), value.size(),
+                factors);
     });
   }
 }

@@ -1,5 +1,5 @@
-// Adam (arXiv 1412.6980) and AdamW (arXiv 1711.05101), which differ in where weight decay enters; formulas and their order as
-// in torch.optim.
+// Adam (arXiv 1412.6980) and AdamW (arXiv 1711.05101), which differ in where weight decay enters; formulas
+// and their order as in torch.optim.
 #pragma once
 #include "base/fields.h"
 #include "optim/inner_state.h"
@@ -16,7 +16,8 @@ struct AdamSettings : Settings {
 /// State per piece: "exp_avg" and "exp_avg_sq".
 class Adam : public MomentOptimizer {
  public:
-  /// `decoupled`: decay shrinks the weights by lr * weight_decay (AdamW) instead of being added to the gradient (L2).
+  /// `decoupled`: decay shrinks the weights by lr * weight_decay (AdamW) instead of being added to the
+  /// gradient (L2).
   Adam(const AdamSettings& settings, bool decoupled) : s_(settings), decoupled_(decoupled) {}
   void step(const std::vector<Piece>& pieces, double lr, std::int64_t step) override;
   double moments_per_parameter() const override { return 2; }

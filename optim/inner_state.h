@@ -1,4 +1,5 @@
-// What inner optimizers share: moments by piece and name, and in-place loops over contiguous pieces in their own precision.
+// What inner optimizers share: moments by piece and name, and in-place loops over contiguous pieces in their
+// own precision.
 #pragma once
 #include <span>
 #include <type_traits>
@@ -47,7 +48,8 @@ void update_piece(const Piece& piece, Update update) {
     TESSERA_CHECK(piece.value.scalar_type() == at::kDouble);
     update(elements<double>(piece.value), elements<const double>(gradient));
   }
-  // Raw pointers go round autograd: tell it that the value changed, so that a stale graph is an error, not a wrong number.
+  // Raw pointers go round autograd: tell it that the value changed, so that a stale graph is an error, not a
+  // wrong number.
   piece.value.unsafeGetTensorImpl()->bump_version();
 }
 

@@ -1,5 +1,6 @@
-// Pre-norm decoder-only transformer: learned or rotary positions, GELU or SwiGLU, layer norm or RMS norm, grouped key/value
-// heads, tied or own output head. Residual projections start smaller by 1/sqrt(2 layers) (GPT-2).
+// Pre-norm decoder-only transformer: learned or rotary positions, GELU or SwiGLU, layer norm or RMS norm,
+// grouped key/value heads, tied or own output head. Residual projections start smaller by 1/sqrt(2 layers)
+// (GPT-2).
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
@@ -36,9 +37,11 @@ struct GptSettings : Settings {
              at_least(0)},
             ffn);
     f.field({"vocab", "size of the vocabulary; 0: the tokenizer's", at_least(0)}, vocab);
-    f.field({"context", "tokens per training sequence and the longest that can be read", at_least(1)}, context);
-    f.field({"positions", "how positions enter: a learned table or rotary angles", one_of({"learned", "rotary"})},
-            positions);
+    f.field({"context", "tokens per training sequence and the longest that can be read", at_least(1)},
+            context);
+    f.field(
+        {"positions", "how positions enter: a learned table or rotary angles", one_of({"learned", "rotary"})},
+        positions);
     f.field({"activation", "of the MLP", one_of({"gelu", "swiglu"})}, activation);
     f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
     f.field({"bias", "biases in projections and layer norms"}, bias);
@@ -49,15 +52,16 @@ struct GptSettings : Settings {
     std::vector<std::string> found;
     const std::int64_t groups = kv_heads == 0 ? heads : kv_heads;
     if (heads > 0 && width % heads != 0) {
-      found.push_back("model.heads = " + std::to_string(heads) + " does not divide model.width = " +
-                      std::to_string(width));
+      found.push_back("model.heads = " + std::to_string(heads) +
+                      " does not divide model.width = " + std::to_string(width));
     } else if (heads > 0 && positions == "rotary" && width / heads % 2 != 0) {
-      found.push_back("model.positions = \"rotary\" needs an even head size, but model.width / model.heads = " +
-                      std::to_string(width / heads));
+      found.push_back(
+          "model.positions = \"rotary\" needs an even head size, but model.width / model.heads = " +
+          std::to_string(width / heads));
     }
     if (groups > 0 && heads % groups != 0) {
-      found.push_back("model.kv_heads = " + std::to_string(kv_heads) + " does not divide model.heads = " +
-                      std::to_string(heads));
+      found.push_back("model.kv_heads = " + std::to_string(kv_heads) +
+                      " does not divide model.heads = " + std::to_string(heads));
     }
     return found;
   }
@@ -100,10 +104,11 @@ class Gpt final : public Family {
   std::vector<ParamSpec> specs_;
 };
 
-// ---- parameters -------------------------------------------------------------------------------------------------------
+// ---- parameters
+// -------------------------------------------------------------------------------------------------------
 
-/// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the width is shared
-/// by all units.
+/// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the
+/// width is shared by all units.
 void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
   specs_.push_back({.name = name, .shape = {units, s_.width}});
   if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
@@ -142,7 +147,8 @@ std::vector<CutGroup> Gpt::cuts() const {
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
     CutGroup mlp{.name = b + "mlp", .kind = "mlp", .unit = "units", .units = s_.ffn, .members = {}};
-    CutGroup heads{.name = b + "attention", .kind = "heads", .unit = "groups", .units = s_.kv_heads, .members = {}};
+    CutGroup heads{
+        .name = b + "attention", .kind = "heads", .unit = "groups", .units = s_.kv_heads, .members = {}};
     const auto add = [this](CutGroup& group, const std::string& name, std::int64_t rows, bool with_bias) {
       group.members.push_back({.param = name, .rows_per_unit = rows});
       if (with_bias && s_.bias) group.members.push_back({.param = name + "_bias", .rows_per_unit = rows});
@@ -183,7 +189,8 @@ void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
   }
 }
 
-// ---- forward ----------------------------------------------------------------------------------------------------------
+// ---- forward
+// ----------------------------------------------------------------------------------------------------------
 
 at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
   if (s_.norm == "rmsnorm") return rms_norm(x, params[name + ".gain"]);

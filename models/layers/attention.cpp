@@ -18,7 +18,8 @@ Rotary::Rotary(std::int64_t positions, std::int64_t head_dim) {
   sin_ = at::empty({positions, half}, at::kDouble);
   for (std::int64_t p = 0; p < positions; ++p) {
     for (std::int64_t i = 0; i < half; ++i) {
-      const double angle = static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / head_dim);
+      const double angle =
+          static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / head_dim);
       cos_.mutable_data_ptr<double>()[p * half + i] = std::cos(angle);
       sin_.mutable_data_ptr<double>()[p * half + i] = std::sin(angle);
     }
@@ -48,8 +49,9 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
   TESSERA_CHECK_EQ(q.size(1) % k.size(1), 0);
   // Repeated rather than enable_gqa: that flag leaves the fused CPU kernel (checked in 2.11).
   const std::int64_t times = q.size(1) / k.size(1);
-  const at::Tensor y = at::scaled_dot_product_attention(q, repeat_heads(k, times), repeat_heads(v, times),
-                                                        /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
+  const at::Tensor y =
+      at::scaled_dot_product_attention(q, repeat_heads(k, times), repeat_heads(v, times),
+                                       /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
   return y.transpose(1, 2).reshape({q.size(0), q.size(2), q.size(1) * q.size(3)});
 }
 

@@ -6,8 +6,8 @@
 
 namespace tessera {
 
-/// Angles of rotary positions (arXiv 2104.09864, eq. 34, base 10000): position p turns the pair (i, i + d/2) of a head by
-/// p * 10000^(-2i/d). The halves are paired as Hugging Face's Llama does, not neighbours.
+/// Angles of rotary positions (arXiv 2104.09864, eq. 34, base 10000): position p turns the pair (i, i + d/2)
+/// of a head by p * 10000^(-2i/d). The halves are paired as Hugging Face's Llama does, not neighbours.
 class Rotary {
  public:
   Rotary(std::int64_t positions, std::int64_t head_dim);
@@ -18,7 +18,8 @@ class Rotary {
   at::Tensor cos_, sin_;  ///< [positions, head_dim / 2], double
 };
 
-/// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G). Gives [B, T, H*d].
+/// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G).
+/// Gives [B, T, H*d].
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
-// Initial values as a function of (seed, parameter name): any subset can be remade on any machine, and float and double
-// models start from the same fp32 numbers.
+// Initial values as a function of (seed, parameter name): any subset can be remade on any machine, and float
+// and double models start from the same fp32 numbers.
 #pragma once
 #include <cstdint>
 

@@ -19,12 +19,14 @@ struct Weight {
   std::vector<Tensor> leaves;  ///< one per element of rows
 };
 
-// The two products are each other's activation gradient: d(x W^T)/dx = dy W, d(z W)/dz = dy W^T. So each backward calls the
-// other product, and differentiating twice needs nothing more.
+// The two products are each other's activation gradient: d(x W^T)/dx = dy W, d(z W)/dz = dy W^T. So each
+// backward calls the other product, and differentiating twice needs nothing more.
 Tensor product_out(const Tensor& x, const Weight& weight);
 Tensor product_in(const Tensor& z, const Weight& weight);
 
-Tensor columns(const Tensor& matrix, Rows range) { return matrix.narrow(1, range.begin, range.count()); }
+Tensor columns(const Tensor& matrix, Rows range) {
+  return matrix.narrow(1, range.begin, range.count());
+}
 
 void remember(AutogradContext* ctx, const Weight& weight, const variable_list& inputs) {
   variable_list saved{weight.full};
@@ -49,7 +51,8 @@ Weight recall(AutogradContext* ctx, variable_list& inputs) {
 }
 
 struct LinearOut : torch::autograd::Function<LinearOut> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Weight& weight, at::TensorList /*leaves*/) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Weight& weight,
+                        at::TensorList /*leaves*/) {
     remember(ctx, weight, weight.leaves.empty() ? variable_list{} : variable_list{x});
     return at::mm(x, weight.full.t());
   }
@@ -68,8 +71,8 @@ struct LinearOut : torch::autograd::Function<LinearOut> {
 };
 
 struct LinearIn : torch::autograd::Function<LinearIn> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& z, const Weight& weight, at::TensorList /*leaves*/,
-                        at::TensorList owned_columns) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& z, const Weight& weight,
+                        at::TensorList /*leaves*/, at::TensorList owned_columns) {
     remember(ctx, weight, owned_columns.vec());
     return at::mm(z, weight.full);
   }
@@ -94,8 +97,9 @@ Tensor product_out(const Tensor& x, const Weight& weight) {
 
 Tensor product_in(const Tensor& z, const Weight& weight) {
   if (!at::GradMode::is_enabled()) return at::mm(z, weight.full);
-  // Only the owned columns of z are kept for dW. They are cut out here, outside the function, so that a second derivative
-  // finds its way back to z through them; in the first one z's gradient comes whole and theirs stays undefined.
+  // Only the owned columns of z are kept for dW. They are cut out here, outside the function, so that a
+  // second derivative finds its way back to z through them; in the first one z's gradient comes whole and
+  // theirs stays undefined.
   std::vector<Tensor> owned_columns;
   for (const Rows& rows : weight.rows) {
     const bool all = rows.count() == z.size(1);

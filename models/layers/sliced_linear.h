@@ -1,8 +1,10 @@
-// Matrix products whose backward computes weight gradients for the owned rows only (arXiv 2509.22418, partial updates).
+// Matrix products whose backward computes weight gradients for the owned rows only (arXiv 2509.22418, partial
+// updates).
 //
-// Weights are stored with the dimension that can be cut first: W is [units, width] in both directions. The forward pass and
-// the gradient of the activations use the whole W and are exact; dW is one matrix product per owned row range, and none at
-// all for a frozen weight. What only frozen gradients would need is not kept. Both can be differentiated twice.
+// Weights are stored with the dimension that can be cut first: W is [units, width] in both directions. The
+// forward pass and the gradient of the activations use the whole W and are exact; dW is one matrix product
+// per owned row range, and none at all for a frozen weight. What only frozen gradients would need is not
+// kept. Both can be differentiated twice.
 #pragma once
 #include "models/parameter.h"
 
@@ -11,7 +13,8 @@ namespace tessera {
 /// y [..., units] = x [..., width] W^T: the owned rows are output units (up, gate, q, k, v, the output head).
 at::Tensor linear_out(const at::Tensor& x, const Parameter& weight);
 
-/// y [..., width] = z [..., units] W: the owned rows are input units (down, the attention's output projection).
+/// y [..., width] = z [..., units] W: the owned rows are input units (down, the attention's output
+/// projection).
 at::Tensor linear_in(const at::Tensor& z, const Parameter& weight);
 
 }  // namespace tessera

@@ -8,7 +8,8 @@ struct AdamL2 final : Adam {
   AdamL2(const AdamSettings& settings, const Context&) : Adam(settings, /*decoupled=*/false) {}
 };
 
-TESSERA_REGISTER(InnerOptimizer, adam, AdamL2, AdamSettings, "Adam; weight decay is added to the gradient (L2)");
+TESSERA_REGISTER(InnerOptimizer, adam, AdamL2, AdamSettings,
+                 "Adam; weight decay is added to the gradient (L2)");
 
 }  // namespace
 }  // namespace tessera

@@ -1,4 +1,5 @@
-// Stochastic gradient descent with momentum, Nesterov momentum and L2 decay; formulas as torch.optim.SGD without dampening.
+// Stochastic gradient descent with momentum, Nesterov momentum and L2 decay; formulas as torch.optim.SGD
+// without dampening.
 #include "base/fields.h"
 #include "optim/inner_state.h"
 
@@ -13,7 +14,8 @@ struct SgdSettings : Settings {
     f.field({"lr", "learning rate, before the schedule", at_least(0)}, lr);
     f.field({"momentum", "decay of the running sum of gradients; 0: none is kept", below_one()}, momentum);
     f.field({"nesterov", "look ahead along the momentum"}, nesterov);
-    f.field({"weight_decay", "added to the gradient (L2; not of gains and biases)", at_least(0)}, weight_decay);
+    f.field({"weight_decay", "added to the gradient (L2; not of gains and biases)", at_least(0)},
+            weight_decay);
   }
   std::vector<std::string> problems() const override {
     if (nesterov && momentum == 0) return {"inner.nesterov = true needs inner.momentum > 0"};

@@ -1,5 +1,6 @@
-// Next-token cross entropy in nats: reads outputs["logits"] [B, T, vocab] and batch["targets"] [B, T] int64, where a negative
-// target is not counted. Optional batch["weights"] [B, T] weighs each target; the denominator is then the counted weight.
+// Next-token cross entropy in nats: reads outputs["logits"] [B, T, vocab] and batch["targets"] [B, T] int64,
+// where a negative target is not counted. Optional batch["weights"] [B, T] weighs each target; the
+// denominator is then the counted weight.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cross_entropy_loss.h>
 

@@ -6,42 +6,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "base/random.h"
 #include "coordinator/planner.h"
+#include "tests/coordinator/small_model.h"
 
 namespace tessera {
 namespace {
 
 using testing::ElementsAre;
-using testing::HasSubstr;
-
-HostTensor tensor(std::vector<std::int64_t> shape, const std::vector<float>& values) {
-  return HostTensor::of(DType::f32, std::move(shape), values);
-}
-std::vector<float> floats(const HostTensor& t) {
-  return {t.as<float>().begin(), t.as<float>().end()};
-}
-
-TensorMap clone_of(const TensorMap& tensors) {
-  TensorMap copy;
-  for (const auto& [name, t] : tensors) copy.emplace(name, t.clone());
-  return copy;
-}
-
-/// The owned pieces of full parameters, as a worker packs them.
-TensorMap pieces_of(const TensorMap& full, const RowSet& owned, const std::vector<ParamSpec>& specs) {
-  TensorMap pieces;
-  for (const ParamSpec& spec : specs) {
-    auto found = owned.find(spec.name);
-    if (found == owned.end()) continue;
-    for (const Rows& rows : found->second) {
-      pieces.emplace(piece_name(spec.name, rows, spec.rows()), full.at(spec.name).rows(rows).clone());
-    }
-  }
-  return pieces;
-}
 
 OuterMethod::Context context_of(std::vector<ParamSpec> specs, std::string rule, double lr, double momentum) {
   OuterMethod::Context context;
@@ -68,38 +41,6 @@ struct Outer {
     return merger.merge(FragmentId{0}, Version{++version}, inputs, theta, state);
   }
 };
-
-/// A small model whose MLP can be cut, and random tensors for it.
-const std::vector<ParamSpec>& small_specs() {
-  static const std::vector<ParamSpec> specs{
-      {"emb", {5, 3}}, {"mlp.up", {8, 3}}, {"mlp.bias", {8}}, {"norm", {3}}};
-  return specs;
-}
-Plan small_plan(std::int64_t slices, std::int32_t slots) {
-  PartialSettings settings;
-  settings.cut = "mlp";
-  settings.slices = slices;
-  const std::vector<CutGroup> cuts{{"mlp", "mlp", "units", 8, {{"mlp.up"}, {"mlp.bias"}}}};
-  return *make_plan(small_specs(), cuts, settings, slots);
-}
-TensorMap random_tensors(const std::vector<ParamSpec>& specs, std::uint64_t seed, double scale = 0.02) {
-  KeyedRandom random(seed);
-  TensorMap tensors;
-  for (const ParamSpec& spec : specs) {
-    std::vector<float> values(spec.elements());
-    for (float& value : values) value = static_cast<float>(scale * random.normal());
-    tensors.emplace(spec.name, tensor(spec.shape, values));
-  }
-  return tensors;
-}
-std::vector<MergeInput> random_inputs(const Plan& plan, std::uint64_t seed) {
-  std::vector<MergeInput> inputs;
-  for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
-    const TensorMap end = random_tensors(small_specs(), key_of({seed, static_cast<std::uint64_t>(slot)}));
-    inputs.push_back({SlotId{slot}, pieces_of(end, plan.owned_by(slot), small_specs())});
-  }
-  return inputs;
-}
 
 // ---- golden vectors
 // ---------------------------------------------------------------------------------------------------
@@ -390,54 +331,6 @@ TEST(Merge, NamesThatBeginAlikeDoNotMix) {
   EXPECT_THAT(floats(outer.theta.at("a")), ElementsAre(1, 1, 3, 3));
   EXPECT_THAT(floats(outer.theta.at("a.b")), ElementsAre(2, 2, 2, 2));
   EXPECT_THAT(floats(outer.theta.at("ab")), ElementsAre(4, 4, 4, 4));
-}
-
-// ---- what is refused before it is merged
-// --------------------------------------------------------------------------------
-
-class Contribution : public testing::Test {
- protected:
-  Contribution()
-      : owned_(small_plan(2, 2).owned_by(1)), pieces_(random_inputs(small_plan(2, 2), 1)[1].pieces) {}
-  std::string refusal() const {
-    const Status status = validate(pieces_, owned_, small_specs());
-    return status.ok() ? "" : status.error().message;
-  }
-  RowSet owned_;
-  TensorMap pieces_;
-};
-
-TEST_F(Contribution, ThatHoldsExactlyTheOwnedPiecesIsAccepted) {
-  EXPECT_EQ(refusal(), "");
-}
-
-TEST_F(Contribution, ThatLacksAPieceIsRefused) {
-  pieces_.erase("mlp.bias[4:8]");
-  EXPECT_EQ(refusal(), "mlp.bias[4:8] is missing");
-}
-
-TEST_F(Contribution, ThatBringsWhatOthersOwnIsRefused) {
-  pieces_.emplace("mlp.bias[0:4]", tensor({4}, {0, 0, 0, 0}));
-  EXPECT_EQ(refusal(), "mlp.bias[0:4] is not owned by this slot");
-}
-
-TEST_F(Contribution, WithAnotherShapeOrTypeIsRefused) {
-  pieces_["mlp.up[4:8]"] = HostTensor::zeros(DType::f32, {3, 4});
-  EXPECT_EQ(refusal(), "mlp.up[4:8] has shape [3, 4], expected [4, 3]");
-  pieces_["mlp.up[4:8]"] = HostTensor::zeros(DType::bf16, {4, 3});
-  EXPECT_EQ(refusal(), "mlp.up[4:8] is BF16, expected F32");
-}
-
-TEST_F(Contribution, WithFewerBytesThanItsShapeSaysIsRefused) {
-  pieces_["norm"].buffer.bytes = pieces_["norm"].buffer.bytes.first(8);
-  EXPECT_EQ(refusal(), "norm carries 2 values for shape [3]");
-}
-
-TEST_F(Contribution, WithAValueThatIsNotFiniteIsRefusedByName) {
-  for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
-    pieces_["mlp.up[4:8]"].as<float>()[7] = bad;
-    EXPECT_THAT(refusal(), HasSubstr("mlp.up[4:8] is not finite: element 7 of 12"));
-  }
 }
 
 }  // namespace

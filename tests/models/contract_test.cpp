@@ -1,7 +1,6 @@
 // What every registered family must do, whichever it is.
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
-
 #include <gmock/gmock.h>
 #include <tessera_plugins/families.h>
 
@@ -25,9 +24,11 @@ struct Case {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& name : Registry<Family>::builtin().names()) all.push_back({name, Json::object()});
-  all.push_back({"gpt", Json::parse(R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "positions": "rotary",
-                                        "activation": "swiglu", "norm": "rmsnorm", "tied": false, "context": 12})")});
-  all.push_back({"gpt", Json::parse(R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})")});
+  all.push_back(
+      {"gpt", Json::parse(R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "positions": "rotary",
+                                  "activation": "swiglu", "norm": "rmsnorm", "tied": false, "context": 12})")});
+  all.push_back(
+      {"gpt", Json::parse(R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})")});
   return all;
 }
 
@@ -40,7 +41,8 @@ RowSet owned_rows(const Family& family, const std::string& kind) {
   std::map<std::string, Rows> cut;
   for (const CutGroup& group : family.cuts()) {
     if (group.kind != kind) continue;
-    for (const auto& m : group.members) cut[m.param] = {m.offset, m.offset + group.units / 2 * m.rows_per_unit};
+    for (const auto& m : group.members)
+      cut[m.param] = {m.offset, m.offset + group.units / 2 * m.rows_per_unit};
   }
   RowSet owned;
   for (const ParamSpec& spec : family.specs()) {
@@ -76,7 +78,8 @@ std::vector<at::Tensor> frozen_rows(const Parameter& parameter, const RowSet& ow
     if (rows.begin > done) frozen.push_back(parameter.full.narrow(0, done, rows.begin - done));
     done = rows.end;
   }
-  if (done < parameter.spec.rows()) frozen.push_back(parameter.full.narrow(0, done, parameter.spec.rows() - done));
+  if (done < parameter.spec.rows())
+    frozen.push_back(parameter.full.narrow(0, done, parameter.spec.rows() - done));
   return frozen;
 }
 
@@ -89,7 +92,9 @@ void step(Trainee& model, InnerOptimizer& optimizer, const NamedTensors& batch, 
   optimizer.step(pieces, 0.003, step);
 }
 
-std::unique_ptr<InnerOptimizer> adamw() { return make_plugin<InnerOptimizer>("adamw", {{"weight_decay", 0.1}}); }
+std::unique_ptr<InnerOptimizer> adamw() {
+  return make_plugin<InnerOptimizer>("adamw", {{"weight_decay", 0.1}});
+}
 
 TEST(FamilyContract, FilesAndRegisteredNamesAreTheSame) {
   const std::vector<std::string> stems(std::begin(plugins::families), std::end(plugins::families));
@@ -115,7 +120,8 @@ TEST(FamilyContract, EveryParameterIsInitialisedUsedAndCutsFitIt) {
       for (const auto& m : group.members) {
         const ParamSpec& spec = model.params[m.param].spec;
         EXPECT_LE(m.offset + group.units * m.rows_per_unit, spec.rows()) << m.param;
-        EXPECT_TRUE(members.insert({group.kind, m.param}).second) << m.param << " is cut twice by " << group.kind;
+        EXPECT_TRUE(members.insert({group.kind, m.param}).second)
+            << m.param << " is cut twice by " << group.kind;
       }
     }
     const CostModel cost = model.family->cost();
@@ -238,7 +244,8 @@ TEST(FamilyContract, SavedLoadedAndContinuedRunIsBitEqual) {
     const auto a = adamw(), b = adamw(), restored = adamw();
     const auto run = [&](Trainee& model, InnerOptimizer& optimizer, int from, int to) {
       model.params.set_trainable(owned);
-      for (int i = from; i <= to; ++i) step(model, optimizer, model.family->example_batch(static_cast<std::uint64_t>(i)), i);
+      for (int i = from; i <= to; ++i)
+        step(model, optimizer, model.family->example_batch(static_cast<std::uint64_t>(i)), i);
     };
     run(whole, *a, 1, 5);
     run(first, *b, 1, 3);
@@ -255,14 +262,19 @@ TEST(GptSettings, WhatDoesNotFitIsSaidInSentences) {
   auto settings = Registry<Family>::builtin().make_settings("gpt");
   struct Set final : FieldVisitor {
     std::map<std::string, std::int64_t> values;
-    void field(const FieldInfo& i, std::int64_t& v) override { if (values.contains(i.name)) v = values[i.name]; }
-    void field(const FieldInfo& i, std::string& v) override { if (i.name == "positions") v = "rotary"; }
+    void field(const FieldInfo& i, std::int64_t& v) override {
+      if (values.contains(i.name)) v = values[i.name];
+    }
+    void field(const FieldInfo& i, std::string& v) override {
+      if (i.name == "positions") v = "rotary";
+    }
     void field(const FieldInfo&, bool&) override {}
     void field(const FieldInfo&, double&) override {}
     void field(const FieldInfo&, std::vector<double>&) override {}
     void field(const FieldInfo&, std::vector<std::string>&) override {}
     void group(const FieldInfo&, Settings&) override {}
-    void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {}
+    void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {
+    }
   } set;
   set.values = {{"width", 30}, {"heads", 10}, {"kv_heads", 4}};
   settings->fields(set);

@@ -1,6 +1,7 @@
-// What tests of models and optimizers share: settings from JSON, golden files as tensors, a model ready to train.
+// What tests of models and optimizers share: settings from JSON, golden files as tensors, a model ready to
+// train.
 #pragma once
-#include <ATen/core/Tensor.h>
+#include <ATen/TensorOperators.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -49,7 +50,8 @@ class JsonFields final : public FieldVisitor {
 
 /// A plug-in with the settings of a JSON object.
 template <class Product>
-std::unique_ptr<Product> make_plugin(const std::string& name, const Json& json, const typename Product::Context& context = {}) {
+std::unique_ptr<Product> make_plugin(const std::string& name, const Json& json,
+                                     const typename Product::Context& context = {}) {
   auto& registry = Registry<Product>::builtin();
   auto settings = registry.make_settings(name);
   JsonFields::read(*settings, json);
@@ -64,7 +66,9 @@ inline std::string read_text(const std::string& path) {
 
 /// A copy of an array of a file.
 inline at::Tensor to_tensor(const HostTensor& host) {
-  const auto type = host.dtype == DType::f32 ? at::kFloat : host.dtype == DType::f64 ? at::kDouble : at::kLong;
+  const auto type = host.dtype == DType::f32   ? at::kFloat
+                    : host.dtype == DType::f64 ? at::kDouble
+                                               : at::kLong;
   TESSERA_CHECK(type != at::kLong || host.dtype == DType::i64);
   at::Tensor tensor = at::Tensor(at::detail::empty_cpu(host.shape, type));
   std::copy(host.bytes().begin(), host.bytes().end(), static_cast<std::byte*>(tensor.mutable_data_ptr()));
@@ -89,17 +93,21 @@ struct Golden {
   const at::Tensor& at(const std::string& name) const { return tensors.at(name); }
 };
 
-/// The largest difference between two tensors, relative to the larger of the expected one's largest element and `floor`.
-inline double relative_error(const at::Tensor& actual, const at::Tensor& expected, double floor = 1e-30) {
+/// The largest difference between two tensors, relative to the larger of the expected one's largest element
+/// and `floor`.
+inline double relative_error(const at::Tensor& actual, const at::Tensor& expected, double floor = 0) {
   if (actual.sizes() != expected.sizes()) return std::numeric_limits<double>::infinity();
   const at::Tensor want = expected.detach().to(at::kDouble);
   const double scale = std::max(floor, want.abs().max().item<double>());
   return (actual.detach().to(at::kDouble) - want).abs().max().item<double>() / scale;
 }
 
-inline bool same_bits(const at::Tensor& a, const at::Tensor& b) { return a.detach().equal(b.detach()); }
+inline bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.detach().equal(b.detach());
+}
 
-/// A family with parameters and an objective, and a step: forward, backward, and the pieces with their gradients.
+/// A family with parameters and an objective, and a step: forward, backward, and the pieces with their
+/// gradients.
 struct Trainee {
   std::unique_ptr<Family> family;
   std::unique_ptr<Objective> objective = Registry<Objective>::builtin().make("cross_entropy", {});

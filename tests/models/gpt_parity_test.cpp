@@ -1,4 +1,5 @@
-// Loss and every gradient of gpt against an independent PyTorch model with the same weights (tests/reference/).
+// Loss and every gradient of gpt against an independent PyTorch model with the same weights
+// (tests/reference/).
 #include <ATen/Functions.h>
 #include <ATen/TensorOperators.h>
 
@@ -25,12 +26,17 @@ void compare(const Golden& golden, const std::string& name, at::ScalarType type)
   EXPECT_EQ(used, 0) << "the reference has other parameters";
 
   model.params.set_all_trainable();
-  const double loss = model.backward({{"tokens", golden.at(name + "/tokens")}, {"targets", golden.at(name + "/targets")}});
+  const double loss =
+      model.backward({{"tokens", golden.at(name + "/tokens")}, {"targets", golden.at(name + "/targets")}});
   const double expected = golden.at(name + "/loss").item<double>();
   EXPECT_NEAR(loss, expected, bound * expected);
   EXPECT_NEAR(loss, golden.at(name + "/loss_f32").item<float>(), 1e-5 * expected);
   for (const auto& [param, parameter] : model.params.all()) {
-    EXPECT_LT(relative_error(parameter.leaves[0].value.grad(), golden.at(name + "/gradient/" + param)), bound) << param;
+    // A bias of the keys moves all scores of a query alike: without rotary positions its gradient is zero but
+    // for rounding, so it is compared to the size of the other gradients.
+    const double floor = param.ends_with("k_bias") ? 0.1 : 0;
+    const at::Tensor& gradient = golden.at(name + "/gradient/" + param);
+    EXPECT_LT(relative_error(parameter.leaves[0].value.grad(), gradient, floor), bound) << param;
   }
 }
 
@@ -45,7 +51,8 @@ TEST(GptParity, LossAndEveryGradientEqualPyTorchInFloat) {
 }
 
 TEST(GptParity, StoredVectorsCameFromTheScriptInTheTree) {
-  const std::string script = digest_of(read_text(TESSERA_SOURCE_DIR "/tests/reference/gpt_reference.py")).hex();
+  const std::string script =
+      digest_of(read_text(TESSERA_SOURCE_DIR "/tests/reference/gpt_reference.py")).hex();
   for (const char* file : {"gpt.safetensors", "optimizers.safetensors"}) {
     const Golden golden(file);
     EXPECT_EQ(golden.script, script) << file << ": remake it with tests/reference/gpt_reference.py";

@@ -1,9 +1,10 @@
-// The sliced products against autograd, finite differences (first and second order), counted work and kept memory.
+// The sliced products against autograd, finite differences (first and second order), counted work and kept
+// memory.
 #include "models/layers/sliced_linear.h"
 
 #include <ATen/Functions.h>
-#include <ATen/core/grad_mode.h>
 #include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -64,8 +65,9 @@ TEST(SlicedLinear, ForwardAndOwnedGradientsEqualAutograd) {
 
 /// Compares the gradient of a scalar function with central differences, element by element.
 void check_gradient(const std::function<Tensor()>& function, const std::vector<Tensor>& variables) {
-  const auto analytic = grad({function()}, variables, {}, /*retain_graph=*/std::nullopt, /*create_graph=*/false,
-                             /*allow_unused=*/true);
+  const auto analytic =
+      grad({function()}, variables, {}, /*retain_graph=*/std::nullopt, /*create_graph=*/false,
+           /*allow_unused=*/true);
   constexpr double h = 1e-5;
   for (std::size_t v = 0; v < variables.size(); ++v) {
     double* values = variables[v].mutable_data_ptr<double>();
@@ -77,7 +79,8 @@ void check_gradient(const std::function<Tensor()>& function, const std::vector<T
       const double below = function().item<double>();
       values[i] = kept;
       const double slope = analytic[v].defined() ? analytic[v].flatten()[i].item<double>() : 0;
-      ASSERT_NEAR(slope, (above - below) / (2 * h), 1e-6 * std::max(1.0, std::abs(slope))) << "variable " << v << ", " << i;
+      ASSERT_NEAR(slope, (above - below) / (2 * h), 1e-6 * std::max(1.0, std::abs(slope)))
+          << "variable " << v << ", " << i;
     }
   }
 }

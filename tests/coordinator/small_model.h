@@ -1,0 +1,71 @@
+// A model of a few tensors whose MLP can be cut, with plans, tensors and contributions for it.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "base/random.h"
+#include "coordinator/merge.h"
+#include "coordinator/planner.h"
+
+namespace tessera {
+
+inline HostTensor tensor(std::vector<std::int64_t> shape, const std::vector<float>& values) {
+  return HostTensor::of(DType::f32, std::move(shape), values);
+}
+inline std::vector<float> floats(const HostTensor& t) {
+  return {t.as<float>().begin(), t.as<float>().end()};
+}
+
+inline TensorMap clone_of(const TensorMap& tensors) {
+  TensorMap copy;
+  for (const auto& [name, t] : tensors) copy.emplace(name, t.clone());
+  return copy;
+}
+
+/// The owned pieces of full parameters, as a worker packs them.
+inline TensorMap pieces_of(const TensorMap& full, const RowSet& owned, const std::vector<ParamSpec>& specs) {
+  TensorMap pieces;
+  for (const ParamSpec& spec : specs) {
+    auto found = owned.find(spec.name);
+    if (found == owned.end()) continue;
+    for (const Rows& rows : found->second) {
+      pieces.emplace(piece_name(spec.name, rows, spec.rows()), full.at(spec.name).rows(rows).clone());
+    }
+  }
+  return pieces;
+}
+
+/// A small model whose MLP can be cut, and random tensors for it.
+inline const std::vector<ParamSpec>& small_specs() {
+  static const std::vector<ParamSpec> specs{
+      {"emb", {5, 3}}, {"mlp.up", {8, 3}}, {"mlp.bias", {8}}, {"norm", {3}}};
+  return specs;
+}
+inline Plan small_plan(std::int64_t slices, std::int32_t slots) {
+  PartialSettings settings;
+  settings.cut = "mlp";
+  settings.slices = slices;
+  const std::vector<CutGroup> cuts{{"mlp", "mlp", "units", 8, {{"mlp.up"}, {"mlp.bias"}}}};
+  return *make_plan(small_specs(), cuts, settings, slots);
+}
+inline TensorMap random_tensors(const std::vector<ParamSpec>& specs, std::uint64_t seed,
+                                double scale = 0.02) {
+  KeyedRandom random(seed);
+  TensorMap tensors;
+  for (const ParamSpec& spec : specs) {
+    std::vector<float> values(spec.elements());
+    for (float& value : values) value = static_cast<float>(scale * random.normal());
+    tensors.emplace(spec.name, tensor(spec.shape, values));
+  }
+  return tensors;
+}
+inline std::vector<MergeInput> random_inputs(const Plan& plan, std::uint64_t seed) {
+  std::vector<MergeInput> inputs;
+  for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
+    const TensorMap end = random_tensors(small_specs(), key_of({seed, static_cast<std::uint64_t>(slot)}));
+    inputs.push_back({SlotId{slot}, pieces_of(end, plan.owned_by(slot), small_specs())});
+  }
+  return inputs;
+}
+
+}  // namespace tessera

@@ -1,0 +1,70 @@
+// `tessera plan` against numbers worked out by hand, for a shape small enough to do so.
+#include <gmock/gmock.h>
+
+#include <nlohmann/json.hpp>
+
+#include "tests/launch/torch/command_fixture.h"
+
+namespace tessera {
+namespace {
+
+using ::testing::HasSubstr;
+using testing_launch::tessera;
+
+// width 4, 1 layer, 2 heads, ffn 16, vocabulary 8, context 4, tied head, learned positions, no biases:
+//   embed.tokens 8x4 = 32, embed.positions 4x4 = 16, norms 3x4 = 12, attention 4x(4x4) = 64, MLP 2x(16x4) = 128: P = 252
+//   P_m = 64 + 128 + 32 (head) = 224, attention width A = 4
+std::vector<std::string> tiny(std::vector<std::string> more) {
+  std::vector<std::string> arguments = {"plan", TESSERA_SOURCE_DIR "/recipes/tiny.toml"};
+  for (const char* set : {"model.width=4", "model.layers=1", "model.heads=2", "model.ffn=16", "model.vocab=8", "model.context=4",
+                          "slots=4", "batch=2", "sync.steps=3"}) {
+    arguments.insert(arguments.end(), {"--set", set});
+  }
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(Plan, JsonHasTheNumbersOfTheFormulas) {
+  const auto outcome = tessera(tiny({"--json"}));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const nlohmann::json json = nlohmann::json::parse(outcome.out);
+  EXPECT_EQ(json.at("parameters"), 252);
+  // Two slices of the MLP: each slot trains 252 - 64 = 188 parameters.
+  EXPECT_NEAR(json.at("trainable_share"), 188.0 / 252, 1e-12);
+  // Per token: F = 2*224 + 2*4*4 = 480, A = 2*224 + 4*4*4 = 512, W = 448; the cut saves 2*64.
+  EXPECT_NEAR(json.at("flops_saved"), 128.0 / (480 + 512 + 448), 1e-12);
+  ASSERT_EQ(json.at("slots").size(), 4u);
+  for (const auto& slot : json.at("slots")) {
+    EXPECT_EQ(slot.at("parameters"), 188);
+    EXPECT_EQ(slot.at("bytes_up"), 4 * 188);
+    EXPECT_EQ(slot.at("bytes_down"), 4 * 252);
+    EXPECT_EQ(slot.at("static_bytes"), 4 * 252 + 16 * 188) << "weights of all; gradient, two moments and anchor of the owned";
+    EXPECT_EQ(slot.at("flops_per_step"), (480 + 512 + 448 - 128) * 8) << "2 sequences of 4 tokens";
+  }
+}
+
+TEST(Plan, WithoutACutNothingIsSaved) {
+  const nlohmann::json json = nlohmann::json::parse(tessera(tiny({"--json", "--set", "partial.cut=none"})).out);
+  EXPECT_EQ(json.at("trainable_share"), 1);
+  EXPECT_EQ(json.at("flops_saved"), 0);
+}
+
+TEST(Plan, SaysItInWordsAndPredictsWhenAsked) {
+  const auto outcome = tessera(tiny({"--gflops", "10", "--mbits", "100"}));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, ::testing::AllOf(HasSubstr("252 parameters"), HasSubstr("slots 0, 2"), HasSubstr("mlp/units[0:8]"),
+                                            HasSubstr("DiLoCo"), HasSubstr("Predicted at 10 GFLOP/s")));
+}
+
+TEST(Plan, NamesWhatDoesNotFit) {
+  const auto slices = tessera(tiny({"--set", "partial.slices=3"}));
+  EXPECT_EQ(slices.code, 2);
+  EXPECT_THAT(slices.err, ::testing::AllOf(HasSubstr("16"), HasSubstr("3")));
+  const auto heads = tessera(tiny({"--set", "model.heads=3"}));
+  EXPECT_EQ(heads.code, 2);
+  EXPECT_THAT(heads.err, HasSubstr("--set model.heads: model.heads = 3 does not divide model.width = 4"));
+  EXPECT_EQ(tessera(tiny({"--slots", "1"})).code, 2) << "more slices than slots";
+}
+
+}  // namespace
+}  // namespace tessera

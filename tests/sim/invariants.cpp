@@ -1,0 +1,159 @@
+#include "tests/sim/invariants.h"
+
+#include <algorithm>
+
+#include "comm/hash.h"
+
+namespace tessera::sim {
+
+Invariants::Invariants(CoordinatorSettings settings, std::int32_t fragments) : settings_(std::move(settings)) {
+  for (std::int32_t f = 0; f < fragments; ++f) {
+    replayed_[FragmentId{f}] = initial_fragment(FragmentId{f}, settings_.slots());
+    chains_[FragmentId{f}] = {chain_digest({}, state_of(replayed_[FragmentId{f}]), {})};
+  }
+}
+
+void Invariants::fail(const std::string& what) {
+  if (failure_.empty()) failure_ = what;
+}
+
+// ---- the log --------------------------------------------------------------------------------------------------------
+
+void Invariants::appended(const Record& record, const Ledger&) {
+  if (const auto* sealed = std::get_if<SealedRecord>(&record)) {
+    check_seal(*sealed);
+    sealed_[sealed->fragment] = *sealed;
+  } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+    check_commit(*commit, sealed_[commit->fragment]);
+  }
+}
+
+void Invariants::check_seal(const SealedRecord& sealed) {
+  const std::string where = detail::describe("merge of fragment ", sealed.fragment, " version ", sealed.version.value + 1);
+  if (sealed.version.value + 1 != static_cast<std::int64_t>(chains_[sealed.fragment].size())) {
+    fail("I1: " + where + " sealed out of order");
+  }
+  std::set<SlotId> slots;
+  SlotId previous{-1};
+  for (const StagedRecord& c : sealed.contributions) {
+    if (!slots.insert(c.key.slot).second) fail(detail::describe("I2: slot ", c.key.slot, " twice in the ", where));
+    if (c.key.slot < previous) fail("I5: the " + where + " is not in slot order");
+    previous = c.key.slot;
+  }
+  const bool all = static_cast<std::int32_t>(slots.size()) == settings_.slots();
+  if (settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && !all) fail("I5: exact mode left somebody out");
+  if (settings_.mode == Mode::drop && static_cast<std::int32_t>(slots.size()) < settings_.needed()) {
+    fail("I6: a merge closed without its quorum");
+  }
+  if (slots.size() + sealed.left_out.size() != static_cast<std::size_t>(settings_.slots()) &&
+      settings_.arrivals_per_merge == 0) {
+    fail("the " + where + " does not name who was left out");
+  }
+}
+
+void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& sealed) {
+  const FragmentId f = commit.fragment;
+  const std::string where = detail::describe("fragment ", f, " version ", commit.version);
+  if (commit.version.value != static_cast<std::int64_t>(chains_[f].size())) {
+    return fail("I1: " + where + " committed out of order or twice");
+  }
+  if (sealed.version.value + 1 != commit.version.value) return fail("I2: " + where + " was committed without being sealed");
+  std::vector<ToyContribution> contributions;
+  for (const StagedRecord& c : sealed.contributions) {
+    if (!applied_.insert({c.key.slot, f, c.key.version}).second) {
+      fail(detail::describe("I2: the contribution of slot ", c.key.slot, " from version ", c.key.version, " of ", where,
+                            " was applied twice"));
+    }
+    if (settings_.arrivals_per_merge == 0 && c.key.version != sealed.version) fail("I4: a stale contribution is in " + where);
+    auto made = made_.find(c.digest);
+    if (made == made_.end()) return fail("a contribution that nobody made is in " + where);
+    if (made->second.slot != c.key.slot) fail("a contribution of another slot is in " + where);
+    if (!made->second.finite) fail("a contribution that is not finite is in " + where);
+    contributions.push_back(made->second);
+    std::uint64_t& sample = sample_[{c.key.slot, f}];
+    const bool contiguous = settings_.mode == Mode::exact ? c.work.first_sample == sample : c.work.first_sample >= sample;
+    if (f.value == 0 && !contiguous && chains_.size() == 1) {
+      fail(detail::describe("I8: slot ", c.key.slot, " skipped or repeated samples before ", where));
+    }
+    sample = c.work.end_sample;
+  }
+  // I5: the log, replayed with merges of our own, gives the same state and chain.
+  replayed_[f] = merge(replayed_[f], contributions);
+  if (state_of(replayed_[f]) != commit.state) fail("I5: the state of " + where + " is not what its log says");
+  const Digest chain = chain_digest(chains_[f].back(), commit.state, sealed.contributions);
+  if (chain != commit.chain) fail("I5: the state hash of " + where + " does not follow from the one before");
+  chains_[f].push_back(chain);
+}
+
+// ---- the coordinator ------------------------------------------------------------------------------------------------
+
+void Invariants::check_head(const FragmentHead& head, const Ledger& log) {
+  const FragmentLedger& fragment = log.fragment(head.fragment);
+  if (head.version > fragment.version || chains_[head.fragment][head.version.value] != head.state_hash) {
+    fail(detail::describe("I1: fragment ", head.fragment, " version ", head.version, " was announced before it was durable"));
+  }
+}
+
+void Invariants::coordinator_sent(const Message& message, const Ledger& log) {
+  if (const auto* publish = std::get_if<Publish>(&message)) {
+    check_head(publish->head, log);
+  } else if (const auto* grant = std::get_if<Grant>(&message)) {
+    for (const FragmentHead& head : grant->heads) check_head(head, log);
+    if (log.slot(grant->slot).attempt < grant->attempt) fail("a lease was granted before it was durable");
+  } else if (const auto* taken = std::get_if<Taken>(&message)) {
+    const SlotLedger::Given& given = log.slot(taken->key.slot).given[taken->key.fragment.value];
+    if (given.version < taken->key.version) {
+      fail(detail::describe("I1: slot ", taken->key.slot, "'s contribution was acknowledged before it was durable"));
+    }
+  }
+}
+
+void Invariants::merging(const SealedRecord& sealed, const Ledger& log) {
+  if (log.fragment(sealed.fragment).sealed != sealed) fail("I1: a merge began before it was sealed");
+}
+
+void Invariants::settled(const State& state, const Ledger& log) {
+  if (!(state.ledger == log)) fail("I1: the coordinator believes what its log does not say");
+}
+
+bool Invariants::is_stale(const event::Arrived& event, const State& state) const {
+  const Header& header = event.header;
+  if (std::holds_alternative<Hello>(event.message)) return !header.job.is_zero() && header.job != settings_.job;
+  if (header.job != settings_.job || header.epoch < state.epoch) return true;
+  const auto* offer = std::get_if<Offer>(&event.message);
+  if (!offer || header.epoch > state.epoch) return false;
+  const SlotLedger& slot = state.ledger.slot(offer->key.slot);
+  if (slot.holder != header.incarnation || slot.attempt != offer->key.attempt) return true;
+  const Version head = state.version(offer->key.fragment);
+  const SlotLedger::Given& given = slot.given[offer->key.fragment.value];
+  return offer->key.version <= given.version || (settings_.arrivals_per_merge == 0 && offer->key.version != head);
+}
+
+void Invariants::after_stale(const event::Arrived& event, const Ledger& before, const State& state,
+                             const Decision& decision) {
+  const bool fetches = std::any_of(decision.actions.begin(), decision.actions.end(),
+                                   [](const Action& a) { return std::holds_alternative<action::Fetch>(a); });
+  const auto* offer = std::get_if<Offer>(&event.message);
+  const bool alarm = offer && state.ledger.slot(offer->key.slot).rejected == offer->contribution.digest;
+  if ((fetches || !(state.ledger == before)) && !alarm) {
+    fail(detail::describe("I4: a stale ", message_name(event.message), " changed something (", decision.reason, ")"));
+  }
+}
+
+void Invariants::adopted(const FragmentHead& head, const Coordinates& theta) {
+  auto [seen, is_new] = adopted_.try_emplace({head.fragment, head.version}, digest_of(theta));
+  if (!is_new && seen->second != digest_of(theta)) {
+    fail(detail::describe("I3: two workers adopted different parameters as version ", head.version));
+  }
+}
+
+void Invariants::bounded(const State& state, std::size_t offered) {
+  const std::size_t slots = settings_.slots(), fragments = state.fragments.size();
+  std::size_t staged = 0;
+  for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
+  if (state.pending.size() > slots || staged > 2 * slots * fragments || offered > 2 * fragments) {
+    fail("I7: the coordinator holds more than it may");
+  }
+}
+
+}  // namespace tessera::sim

@@ -1,0 +1,113 @@
+"""All launch modes give the same hashes; the seed matters; runs that were killed go on bit for bit."""
+import os
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import RunTest, TESSERA
+
+
+class Modes(RunTest):
+    def test_train_gives_the_hashes_of_debug_on_any_number_of_workers(self):
+        reference = self.reference()
+        self.assertEqual([number for number, _ in reference], [1, 2, 3, 4, 5, 6])
+        for workers in ("1", "2", "3", "4"):
+            run = self.path("train" + workers)
+            self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--workers", workers)
+            self.assertEqual(self.hashes(run), reference, f"{workers} workers")
+
+    def test_another_seed_gives_other_hashes(self):
+        first = self.reference()
+        run = self.path("other")
+        self.run_tessera("debug", self.recipe, "--out", run, "--quiet", "--seed", "8")
+        self.assertFalse(set(self.hashes(run)) & set(first))
+
+    def test_data_parallel_trains_in_both_modes_alike(self):
+        settings = ["--set", "outer.name=data_parallel", "--set", "sync.steps=1", "--set", "partial.cut=none",
+                    "--set", "partial.slices=1", "--rounds", "8"]
+        reference = self.reference(*settings)
+        run = self.path("train")
+        self.run_tessera("train", self.recipe, "--out", run, "--quiet", *settings)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_mpirun_gives_the_hashes_of_debug(self):
+        reference = self.reference()
+        run = self.path("mpi")
+        done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "5", TESSERA, "run", self.recipe, "--out", run],
+                              capture_output=True, text=True, timeout=100)
+        self.assertEqual(done.returncode, 0, done.stdout[-2000:] + done.stderr[-2000:] + self.logs(run))
+        self.assertEqual(self.hashes(run), reference)
+
+
+class Recovery(RunTest):
+    rounds = ["--rounds", "30"]
+
+    def test_a_finished_run_goes_on_with_more_rounds_bit_for_bit(self):
+        horizon = ["--set", "schedule.horizon=24"]  # written out, or more rounds would mean another schedule
+        reference = self.reference("--rounds", "6", *horizon)
+        run = self.path("run")
+        for rounds, extra in (("2", []), ("3", ["--resume"]), ("6", ["--resume"])):
+            self.run_tessera("debug", self.recipe, "--out", run, "--quiet", "--rounds", rounds, *horizon, *extra)
+            self.assertEqual(self.hashes(run), reference[: int(rounds)])
+
+    def test_a_killed_worker_is_replaced_and_changes_no_bit(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
+        for after in (2, 6, 11):
+            self.await_rounds(run, after, train)
+            self.kill(self.role_pids(run, "worker")[0])
+        self.finish(train, run)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_a_killed_coordinator_is_restarted_and_loses_no_round(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
+        for after in (2, 7, 13):
+            self.await_rounds(run, after, train)
+            self.kill(self.role_pids(run, "coordinator")[0])
+        self.finish(train, run)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_killing_train_ends_all_processes_and_resume_goes_on(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
+        self.await_rounds(run, 5, train)
+        self.kill(train.pid)
+        train.wait()
+        end = time.monotonic() + 3
+        while self.processes(run) and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(self.processes(run), [], "left behind after 3 s")
+        self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_ctrl_c_checkpoints_and_says_how_to_resume(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, *self.rounds)
+        self.await_rounds(run, 3, train)
+        self.kill(train.pid, signal.SIGINT)
+        out, _ = self.finish(train, run, code=75)
+        self.assertIn("--resume", out)
+        self.run_tessera("debug", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_resume_without_slot_states_falls_back_to_a_checkpoint(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
+        self.await_rounds(run, 5, train)
+        self.kill(train.pid)
+        train.wait()
+        time.sleep(1)
+        subprocess.run(["rm", "-rf", os.path.join(run, "slots")], check=True)
+        self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
+        self.assertEqual(self.hashes(run), reference)
+
+
+if __name__ == "__main__":
+    unittest.main()
