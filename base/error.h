@@ -50,12 +50,13 @@ class [[nodiscard]] Result {
   explicit operator bool() const { return ok(); }
   T& value() & { require(); return std::get<0>(state_); }
   const T& value() const& { require(); return std::get<0>(state_); }
-  T&& value() && { require(); return std::get<0>(std::move(state_)); }
+  /// By value: `for (x : f().value())` would otherwise walk over a destroyed temporary.
+  T value() && { require(); return std::get<0>(std::move(state_)); }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
   T& operator*() & { return value(); }
   const T& operator*() const& { return value(); }
-  T&& operator*() && { return std::move(*this).value(); }
+  T operator*() && { return std::move(*this).value(); }
   const Error& error() const { return std::get<1>(state_); }
 
  private:

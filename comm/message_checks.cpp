@@ -39,7 +39,8 @@ bool is_name(std::string_view name) {
 
 bool is_path(std::string_view path) {
   if (path.empty()) return true;
-  return path.front() == '/' && path.find("/../") == path.npos && is_clean_text(path, Limits::line, Text::line);
+  return path.front() == '/' && path.find("/../") == path.npos &&
+         is_clean_text(path, Limits::line, Text::line);
 }
 
 /// Collects the first problem of a message.
@@ -95,7 +96,9 @@ class Checker {
   void number(bool holds) { require(holds, drop::number); }
   void count(std::size_t entries, std::size_t limit) { require(entries <= limit, drop::count); }
   void line(std::string_view text) { require(is_clean_text(text, Limits::line, Text::line), drop::text); }
-  void reason(std::string_view text) { require(is_clean_text(text, Limits::reason, Text::lines), drop::text); }
+  void reason(std::string_view text) {
+    require(is_clean_text(text, Limits::reason, Text::lines), drop::text);
+  }
   void code(std::int32_t exit_code) { number(exit_code >= 0 && exit_code <= 255); }
   void lease(SlotId slot, Attempt attempt) {
     number(slot.value >= 0 && slot.value < Limits::slots && attempt.value >= 0);

@@ -1,4 +1,5 @@
-// What a well-formed message may say: bounds of numbers, lengths and characters, independent of the wire form.
+// What a well-formed message may say: bounds of numbers, lengths and characters, independent of the wire
+// form.
 #pragma once
 #include <string>
 #include <string_view>
@@ -15,12 +16,12 @@ struct MessageLimits {
   static constexpr std::uint64_t blob = 1ull << 42;
 };
 
-/// A word of drop::all that says what is wrong, or nullptr. Sums of losses and norms may be infinite or NaN: a diverged
-/// slot has to be able to say so.
+/// A word of drop::all that says what is wrong, or nullptr. Sums of losses and norms may be infinite or NaN:
+/// a diverged slot has to be able to say so.
 const char* problem_of(const Message& message);
 
-/// The message with its free text (reasons, host, build, numerics, rejected tensor) cut to the limits and cleaned, since what
-/// went wrong somewhere may be told in any bytes and has to arrive.
+/// The message with its free text (reasons, host, build, numerics, rejected tensor) cut to the limits and
+/// cleaned, since what went wrong somewhere may be told in any bytes and has to arrive.
 Message tidied(Message message);
 
 enum class Text { line, lines };  ///< lines: may have newlines and tabs

@@ -14,16 +14,23 @@ namespace {
 
 constexpr std::uint32_t protocol_number = 1;
 
-// ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one --------------------------
+// ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one
+// --------------------------
 
 void put(wire::Bits128::Builder out, const Bits128& bits) {
   out.setHigh(bits.high);
   out.setLow(bits.low);
 }
-Bits128 get(wire::Bits128::Reader in) { return {in.getHigh(), in.getLow()}; }
+Bits128 get(wire::Bits128::Reader in) {
+  return {in.getHigh(), in.getLow()};
+}
 
-kj::StringPtr text_out(const std::string& text) { return {text.c_str(), text.size()}; }
-std::string get(capnp::Text::Reader in) { return {in.begin(), in.size()}; }
+kj::StringPtr text_out(const std::string& text) {
+  return {text.c_str(), text.size()};
+}
+std::string get(capnp::Text::Reader in) {
+  return {in.begin(), in.size()};
+}
 
 void put(wire::Header::Builder out, const Header& header) {
   put(out.initJob(), header.job);
@@ -50,7 +57,9 @@ void put(wire::BlobRef::Builder out, const BlobRef& ref) {
   out.setSize(ref.size);
   out.setPath(text_out(ref.path));
 }
-BlobRef get(wire::BlobRef::Reader in) { return {get(in.getDigest()), in.getSize(), get(in.getPath())}; }
+BlobRef get(wire::BlobRef::Reader in) {
+  return {get(in.getDigest()), in.getSize(), get(in.getPath())};
+}
 
 void put(wire::SlotLease::Builder out, SlotId slot, Attempt attempt) {
   out.setSlot(slot.value);
@@ -89,18 +98,9 @@ void put(wire::Work::Builder out, const Work& work) {
   out.setGradNorm(work.grad_norm);
 }
 Work get(wire::Work::Reader in) {
-  Work work;
-  work.steps = in.getSteps();
-  work.units = in.getUnits();
-  work.loss_sum = in.getLossSum();
-  work.loss_weight = in.getLossWeight();
-  work.first_sample = in.getFirstSample();
-  work.end_sample = in.getEndSample();
-  work.compute_seconds = in.getComputeSeconds();
-  work.encode_seconds = in.getEncodeSeconds();
-  work.wait_seconds = in.getWaitSeconds();
-  work.grad_norm = in.getGradNorm();
-  return work;
+  return {in.getSteps(),       in.getUnits(),     in.getLossSum(),        in.getLossWeight(),
+          in.getFirstSample(), in.getEndSample(), in.getComputeSeconds(), in.getEncodeSeconds(),
+          in.getWaitSeconds(), in.getGradNorm()};
 }
 
 void put(capnp::List<wire::ParamRows>::Builder out, const RowSet& set) {
@@ -127,7 +127,8 @@ RowSet get(capnp::List<wire::ParamRows>::Reader in, const char*& problem) {
   return set;
 }
 
-// ---- one message each -------------------------------------------------------------------------------------------------
+// ---- one message each
+// -------------------------------------------------------------------------------------------------
 
 struct Writer {
   wire::Frame::Builder frame;
@@ -232,7 +233,8 @@ Hello read(wire::Hello::Reader in) {
 }
 Heartbeat read(wire::Heartbeat::Reader in) {
   Heartbeat m{in.getSteps(), get(in.getHeld()), {}};
-  for (wire::KnownVersion::Reader head : in.getHeads()) m.heads.push_back({{head.getFragment()}, {head.getVersion()}});
+  for (wire::KnownVersion::Reader head : in.getHeads())
+    m.heads.push_back({{head.getFragment()}, {head.getVersion()}});
   return m;
 }
 Offer read(wire::Offer::Reader in) {
@@ -255,50 +257,55 @@ Grant read(wire::Grant::Reader in, const char*& problem) {
   m.save_state = in.getSaveState();
   return m;
 }
+GrantFailed read(wire::GrantFailed::Reader in) {
+  return {{in.getSlot()}, {in.getAttempt()}, get(in.getReason())};
+}
+Publish read(wire::Publish::Reader in) {
+  return {get(in.getHead()), in.getLast(), in.getEvaluate(), in.getSaveState()};
+}
 Rejected read(wire::Rejected::Reader in) {
   return {get(in.getKey()), get(in.getTensor()), get(in.getReason()), in.getRetry()};
 }
 
-ChunkRequest read(wire::ChunkRequest::Reader in) { return {get(in.getBlob()), in.getIndex()}; }
+ChunkRequest read(wire::ChunkRequest::Reader in) {
+  return {get(in.getBlob()), in.getIndex()};
+}
 ChunkHeader read(wire::ChunkHeader::Reader in) {
   return {get(in.getBlob()), in.getIndex(), in.getKnown(), in.getSize(), in.getChecksum()};
 }
 
 // Nothing for a kind that this build does not know.
 std::optional<Content> read(wire::Frame::Reader in, const char*& problem) {
-  const auto lease = [](auto r) { return std::pair{SlotId{r.getSlot()}, Attempt{r.getAttempt()}}; };
+  // clang-format off
   switch (in.which()) {
     case wire::Frame::HELLO: return Message(read(in.getHello()));
     case wire::Frame::READY: return Message(Ready{get(in.getReady().getData()), get(in.getReady().getNumerics())});
     case wire::Frame::HEARTBEAT: return Message(read(in.getHeartbeat()));
     case wire::Frame::OFFER: return Message(read(in.getOffer()));
     case wire::Frame::EVALUATED: return Message(read(in.getEvaluated()));
-    case wire::Frame::GRANT_FAILED: {
-      const auto [slot, attempt] = lease(in.getGrantFailed());
-      return Message(GrantFailed{slot, attempt, get(in.getGrantFailed().getReason())});
-    }
+    case wire::Frame::GRANT_FAILED: return Message(read(in.getGrantFailed()));
     case wire::Frame::LEAVE: return Message(Leave{get(in.getLeave().getReason())});
     case wire::Frame::WELCOME: return Message(Welcome{get(in.getWelcome().getRecipe()), in.getWelcome().getLeaseMs()});
     case wire::Frame::REFUSED: return Message(Refused{get(in.getRefused().getReason()), in.getRefused().getCode()});
     case wire::Frame::GRANT: return Message(read(in.getGrant(), problem));
-    case wire::Frame::PUBLISH: {
-      const wire::Publish::Reader m = in.getPublish();
-      return Message(Publish{get(m.getHead()), m.getLast(), m.getEvaluate(), m.getSaveState()});
-    }
+    case wire::Frame::PUBLISH: return Message(read(in.getPublish()));
     case wire::Frame::TAKEN: return Message(Taken{get(in.getTaken().getKey()), get(in.getTaken().getDigest())});
     case wire::Frame::REJECTED: return Message(read(in.getRejected()));
-    case wire::Frame::REVOKE: {
-      const auto [slot, attempt] = lease(in.getRevoke());
-      return Message(Revoke{slot, attempt});
-    }
+    case wire::Frame::REVOKE: return Message(Revoke{{in.getRevoke().getSlot()}, {in.getRevoke().getAttempt()}});
     case wire::Frame::HEARTBEAT_ACK: return Message(HeartbeatAck{in.getHeartbeatAck().getSayHello()});
     case wire::Frame::STOP: return Message(Stop{get(in.getStop().getReason()), in.getStop().getCode()});
     case wire::Frame::CHUNK_REQUEST: return read(in.getChunkRequest());
     case wire::Frame::CHUNK_HEADER: return read(in.getChunkHeader());
   }
+  // clang-format on
   return std::nullopt;
 }
 
+wire::Frame::Builder start(capnp::MallocMessageBuilder& builder) {
+  wire::Frame::Builder frame = builder.initRoot<wire::Frame>();
+  frame.setProtocol(protocol_number);
+  return frame;
+}
 std::vector<std::byte> finish(capnp::MessageBuilder& builder) {
   const kj::Array<capnp::word> words = capnp::messageToFlatArray(builder);
   const auto bytes = words.asBytes();
@@ -311,7 +318,9 @@ bool may_be_large(const Message& message) {
   return std::holds_alternative<Welcome>(message) || std::holds_alternative<Grant>(message);
 }
 
-Error refusal(const char* word) { return {ExitCode::failed, word}; }
+Error refusal(const char* word) {
+  return {ExitCode::failed, word};
+}
 
 // Words are aligned and whole here; throws kj::Exception on anything malformed.
 Result<Decoded> decode_words(kj::ArrayPtr<const capnp::word> words) {
@@ -338,8 +347,7 @@ Result<Decoded> decode_words(kj::ArrayPtr<const capnp::word> words) {
 
 std::vector<std::byte> encode(const Header& header, const Message& message) {
   capnp::MallocMessageBuilder builder;
-  wire::Frame::Builder frame = builder.initRoot<wire::Frame>();
-  frame.setProtocol(protocol_number);
+  wire::Frame::Builder frame = start(builder);
   put(frame.initHeader(), header);
   const Message tidy = tidied(message);
   if (const char* problem = problem_of(tidy); problem != nullptr)
@@ -352,8 +360,7 @@ std::vector<std::byte> encode(const Header& header, const Message& message) {
 
 std::vector<std::byte> encode(const ChunkRequest& request) {
   capnp::MallocMessageBuilder builder;
-  wire::Frame::Builder frame = builder.initRoot<wire::Frame>();
-  frame.setProtocol(protocol_number);
+  wire::Frame::Builder frame = start(builder);
   auto out = frame.initChunkRequest();
   put(out.initBlob(), request.blob);
   out.setIndex(request.index);
@@ -362,8 +369,7 @@ std::vector<std::byte> encode(const ChunkRequest& request) {
 
 std::vector<std::byte> encode(const ChunkHeader& header) {
   capnp::MallocMessageBuilder builder;
-  wire::Frame::Builder frame = builder.initRoot<wire::Frame>();
-  frame.setProtocol(protocol_number);
+  wire::Frame::Builder frame = start(builder);
   auto out = frame.initChunkHeader();
   put(out.initBlob(), header.blob);
   out.setIndex(header.index);

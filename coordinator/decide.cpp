@@ -6,7 +6,8 @@
 
 namespace tessera {
 
-State::State(CoordinatorSettings given, Ledger recovered) : settings(std::move(given)), ledger(std::move(recovered)) {
+State::State(CoordinatorSettings given, Ledger recovered)
+    : settings(std::move(given)), ledger(std::move(recovered)) {
   TESSERA_CHECK_EQ(settings.owned.size(), ledger.slots.size());
   fragments.resize(ledger.fragments.size());
 }
@@ -38,7 +39,8 @@ Decision decide(State& state, const Event& event, Instant now) {
   return decision;
 }
 
-// ---- events ---------------------------------------------------------------------------------------------------------
+// ---- events
+// ---------------------------------------------------------------------------------------------------------
 
 void Step::start(const event::Start& event) {
   TESSERA_CHECK(!s_.started, ": a coordinator starts once");
@@ -46,7 +48,8 @@ void Step::start(const event::Start& event) {
   s_.started = true;
   s_.epoch = event.epoch;
   s_.since = now_;
-  append(OpenRecord{event.epoch, s_.settings.job, s_.settings.slots(), static_cast<std::int32_t>(s_.fragments.size())});
+  append(OpenRecord{event.epoch, s_.settings.job, s_.settings.slots(),
+                    static_cast<std::int32_t>(s_.fragments.size())});
   because(detail::describe("epoch ", event.epoch, " begins"));
   auto is_missing = [&](const StagedRecord& record) {
     return std::find(event.missing.begin(), event.missing.end(), record.digest) != event.missing.end();
@@ -58,20 +61,23 @@ void Step::start(const event::Start& event) {
     for (const StagedEntry& entry : ledger.staged) {
       if (!is_missing(entry.record)) continue;
       if (!s_.ledger.can_take_back(entry)) {
-        return finish(ExitCode::storage, detail::describe("the staged contribution of slot ", entry.record.key.slot,
-                                                          " is damaged, and later work of the slot is committed"));
+        return finish(ExitCode::storage,
+                      detail::describe("the staged contribution of slot ", entry.record.key.slot,
+                                       " is damaged, and later work of the slot is committed"));
       }
       append(LostRecord{entry.record.key, "its staged file is missing or damaged"});
     }
     if (!ledger.sealed) continue;
     for (const StagedRecord& record : ledger.sealed->contributions) {
       if (is_missing(record)) {
-        return finish(ExitCode::storage, detail::describe("the sealed contribution of slot ", record.key.slot,
-                                                          " is missing or damaged; resume from the last checkpoint"));
+        return finish(ExitCode::storage,
+                      detail::describe("the sealed contribution of slot ", record.key.slot,
+                                       " is missing or damaged; resume from the last checkpoint"));
       }
     }
     s_.fragments[f].merging = true;
-    note(detail::describe("redoing the merge that was sealed before the restart (version ", ledger.version.value + 1, ")"));
+    note(detail::describe("redoing the merge that was sealed before the restart (version ",
+                          ledger.version.value + 1, ")"));
     emit(action::Merge{*ledger.sealed});
   }
   const Version last = s_.version(s_.last_fragment());
@@ -99,7 +105,8 @@ void Step::arrived(const event::Arrived& event) {
   message(from, event.message);
 }
 
-/// Whether the header belongs to this job and this coordinator. What does not changes nothing, and is counted.
+/// Whether the header belongs to this job and this coordinator. What does not changes nothing, and is
+/// counted.
 bool Step::acceptable(const event::Arrived& event) {
   const Header& header = event.header;
   const bool is_hello = std::holds_alternative<Hello>(event.message);
@@ -118,8 +125,9 @@ bool Step::acceptable(const event::Arrived& event) {
   }
   if (!s_.settings.rules.check_epoch) return true;
   if (header.epoch > s_.epoch) {
-    finish(ExitCode::fenced, detail::describe("a worker knows epoch ", header.epoch, ", this coordinator is epoch ", s_.epoch,
-                                              ": another one took over"));
+    finish(ExitCode::fenced,
+           detail::describe("a worker knows epoch ", header.epoch, ", this coordinator is epoch ", s_.epoch,
+                            ": another one took over"));
     return false;
   }
   if (header.epoch < s_.epoch && !is_hello) {
@@ -153,7 +161,8 @@ void Step::tick() {
   s_.ticked = now_;
   for (const Incarnation& lost : s_.members.expire(now_, s_.settings.lease)) {
     const std::set<SlotId> slots = slots_of(lost);
-    note(detail::describe("worker ", lost.hex().substr(0, 8), " was not heard for a lease and held ", slots.size(), " slots"),
+    note(detail::describe("worker ", lost.hex().substr(0, 8), " was not heard for a lease and held ",
+                          slots.size(), " slots"),
          true);
     emit(action::Count{action::Count::What::recovery, "worker"});
     because("a worker's lease expired");
@@ -180,7 +189,8 @@ void Step::drain(const event::Drain& event) {
   stop(ExitCode::resumable, event.reason);
 }
 
-// ---- endings --------------------------------------------------------------------------------------------------------
+// ---- endings
+// --------------------------------------------------------------------------------------------------------
 
 void Step::finish_if_done() {
   if (s_.ending || s_.finished) return;
@@ -243,7 +253,8 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment) {
   return *fragment.quorum_at + std::max(state.settings.grace(), (*fragment.quorum_at - fragment.opened) / 2);
 }
 
-// ---- helpers --------------------------------------------------------------------------------------------------------
+// ---- helpers
+// --------------------------------------------------------------------------------------------------------
 
 void Step::append(const Record& record) {
   s_.ledger.apply(record);
@@ -260,7 +271,9 @@ void Step::stale(const std::string& why) {
   because("stale: " + why);
 }
 
-void Step::note(const std::string& text, bool warning) { emit(action::Note{text, warning}); }
+void Step::note(const std::string& text, bool warning) {
+  emit(action::Note{text, warning});
+}
 
 void Step::because(const std::string& reason) {
   if (!out_.reason.empty()) out_.reason += "; ";

@@ -1,5 +1,5 @@
-// decide(): the whole behaviour of a coordinator, pure. The shell (coordinator.h) feeds it what arrives and performs what it says;
-// the simulator (tests/sim) does the same in virtual time with faults at every action.
+// decide(): the whole behaviour of a coordinator, pure. The shell (coordinator.h) feeds it what arrives and
+// performs what it says; the simulator (tests/sim) does the same in virtual time with faults at every action.
 #pragma once
 #include <string>
 #include <vector>

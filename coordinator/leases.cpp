@@ -41,9 +41,11 @@ void Step::on(const From& from, const Ready& ready) {
   };
   if (!s_.ledger.facts) append(FactsRecord{ready});
   const Ready& facts = *s_.ledger.facts;
-  if (ready.data != facts.data) return refuse("its data are not the run's (another corpus or another tokenizer)");
+  if (ready.data != facts.data)
+    return refuse("its data are not the run's (another corpus or another tokenizer)");
   if (ready.numerics != facts.numerics) {
-    const std::string difference = "its numerics '" + ready.numerics + "' are not the run's '" + facts.numerics + "'";
+    const std::string difference =
+        "its numerics '" + ready.numerics + "' are not the run's '" + facts.numerics + "'";
     if (s_.settings.mode == Mode::exact) return refuse(difference + "; mode = \"drop\" allows that");
     note(difference, true);
   }
@@ -101,9 +103,11 @@ void Step::on(const From& from, const GrantFailed& failed) {
   note(detail::describe("slot ", failed.slot, " could not be started: ", failed.reason), true);
   if (failures >= std::max(3, s_.members.serving_count())) {
     if (s_.settings.mode == Mode::exact) {
-      return stop(ExitCode::storage,
-                  detail::describe("the state ", slot.state, " of slot ", failed.slot,
-                                   " is on no machine any more; resume from the last checkpoint, or with mode = \"drop\""));
+      return stop(
+          ExitCode::storage,
+          detail::describe(
+              "the state ", slot.state, " of slot ", failed.slot,
+              " is on no machine any more; resume from the last checkpoint, or with mode = \"drop\""));
     }
     append(FreshRecord{failed.slot, failed.reason});
     s_.failed_grants.erase(failed.slot);
@@ -114,7 +118,8 @@ void Step::on(const From& from, const GrantFailed& failed) {
   }
   held[from.incarnation] -= 1;
   const auto assigned = s_.members.spread({failed.slot}, held, {{failed.slot, from.incarnation}});
-  if (!assigned.empty()) lease(failed.slot, assigned.begin()->second, "it could not be started: " + failed.reason);
+  if (!assigned.empty())
+    lease(failed.slot, assigned.begin()->second, "it could not be started: " + failed.reason);
 }
 
 void Step::on(const From& from, const Leave& leave) {
@@ -126,7 +131,8 @@ void Step::on(const From& from, const Leave& leave) {
   assign("its holder left");
 }
 
-// ---- leases ---------------------------------------------------------------------------------------------------------
+// ---- leases
+// ---------------------------------------------------------------------------------------------------------
 
 /// By a living worker, or by one that a predecessor knew and that still has time to introduce itself.
 bool Step::is_held(SlotId id) const {
@@ -173,7 +179,8 @@ void Step::assign(const std::string& reason) {
   }
   const bool waiting = assigned.size() < free.size();
   if (waiting && !s_.waiting) {
-    note(detail::describe(free.size() - assigned.size(), " slots wait for a worker with room for them"), true);
+    note(detail::describe(free.size() - assigned.size(), " slots wait for a worker with room for them"),
+         true);
   }
   s_.waiting = waiting;
 }
@@ -189,15 +196,9 @@ void Step::lease(SlotId slot, const Incarnation& holder, const std::string& reas
   grant(slot);
 }
 
-/// Sends a living holder back to the slot's last good state.
+/// Sends the holder back to the slot's last good state. Were it gone, assign() would find another one.
 void Step::lease_again(SlotId slot, const std::string& reason) {
-  s_.pending.erase(slot);
-  const Incarnation holder = s_.ledger.slot(slot).holder;
-  if (s_.members.serving(holder)) {
-    lease(slot, holder, reason);
-  } else {
-    assign(reason);
-  }
+  lease(slot, s_.ledger.slot(slot).holder, reason);
 }
 
 void Step::grant(SlotId id) {

@@ -32,6 +32,8 @@ struct Apply {
       return entry.record.key.slot == record.key.slot && entry.record.key.version == record.key.version;
     });
     if (lost != staged.end()) take_back(record.key.slot, lost->order);
+    // Its worker was told that it is taken; only a new attempt makes it again.
+    ledger.slot(record.key.slot).attempt.value += 1;
   }
   /// Takes back what a slot staged, newest first, down to `order`.
   void take_back(SlotId id, std::uint64_t order) {
@@ -54,8 +56,9 @@ struct Apply {
   }
   void operator()(const RejectedRecord& record) {
     SlotLedger& slot = ledger.slot(record.key.slot);
-    slot.rejections += 1;
+    if (slot.rejected_attempt != record.key.attempt) slot.rejections += 1;
     slot.rejected = record.digest;
+    slot.rejected_attempt = record.key.attempt;
   }
   void operator()(const FreshRecord& record) { ledger.slot(record.slot).state = Digest{}; }
   void operator()(const SealedRecord& record) {
@@ -83,6 +86,20 @@ struct Apply {
       if (fragment.unrated && fragment.unrated->version == record.evaluated.version) fragment.unrated.reset();
     }
   }
+  void operator()(const RollbackRecord& record) {
+    for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
+      ledger.fragments[f] = FragmentLedger{};
+      ledger.fragments[f].version = record.fragments[f].version;
+      ledger.fragments[f].chain = record.fragments[f].chain;
+    }
+    for (std::size_t k = 0; k < ledger.slots.size(); ++k) {
+      SlotLedger& slot = ledger.slots[k];
+      slot.state = slot.committed_state = record.slot_states[k];
+      slot.given.assign(ledger.fragments.size(), {});
+      slot.newest = 0;
+      slot.rejections = 0;
+    }
+  }
 };
 
 }  // namespace
@@ -104,9 +121,12 @@ bool Ledger::can_take_back(const StagedEntry& entry) const {
   return newest == slot(id).newest;
 }
 
-void Ledger::apply(const Record& record) { std::visit(Apply{*this}, record); }
+void Ledger::apply(const Record& record) {
+  std::visit(Apply{*this}, record);
+}
 
-Digest chain_digest(const Digest& previous, const Digest& state, const std::vector<StagedRecord>& contributions) {
+Digest chain_digest(const Digest& previous, const Digest& state,
+                    const std::vector<StagedRecord>& contributions) {
   Hasher hasher;
   hasher.add(previous).add(state);
   for (const StagedRecord& contribution : contributions) hasher.add(contribution.slot_state);

@@ -1,5 +1,5 @@
-// The coordinator's durable state, as a fold over its log: apply() is the only way that it changes, whether a record was just
-// appended or is read back after a crash. So a restart continues exactly where the log ends.
+// The coordinator's durable state, as a fold over its log: apply() is the only way that it changes, whether a
+// record was just appended or is read back after a crash. So a restart continues exactly where the log ends.
 #pragma once
 #include <map>
 #include <optional>
@@ -10,26 +10,27 @@
 namespace tessera {
 
 struct SlotLedger {
-  Attempt attempt;                ///< of the newest lease; 0: never leased
+  Attempt attempt;  ///< of the newest lease; 0: never leased
   Incarnation holder;
-  Digest state;                   ///< after its newest staged contribution; zero: fresh
-  Digest committed_state;         ///< after its newest committed contribution
+  Digest state;            ///< after its newest staged contribution; zero: fresh
+  Digest committed_state;  ///< after its newest committed contribution
   struct Given {
     Version version{-1};
     Digest digest;
     bool operator==(const Given&) const = default;
   };
-  std::vector<Given> given;       ///< newest staged contribution, per fragment
-  std::uint64_t newest = 0;       ///< order of its newest staged contribution
-  std::int32_t rejections = 0;    ///< in a row
-  Digest rejected;                ///< digest of the last rejected contribution
+  std::vector<Given> given;     ///< newest staged contribution, per fragment
+  std::uint64_t newest = 0;     ///< order of its newest staged contribution
+  std::int32_t rejections = 0;  ///< in a row
+  Digest rejected;              ///< digest of the last rejected contribution
+  Attempt rejected_attempt;     ///< and the attempt that brought it
   bool operator==(const SlotLedger&) const = default;
 };
 
 struct StagedEntry {
   StagedRecord record;
-  std::uint64_t order = 0;        ///< among all that were ever staged
-  Digest state_before;            ///< of the slot, for LostRecord
+  std::uint64_t order = 0;  ///< among all that were ever staged
+  Digest state_before;      ///< of the slot, for LostRecord
   SlotLedger::Given given_before;
   bool operator==(const StagedEntry&) const = default;
 };
@@ -37,9 +38,9 @@ struct StagedEntry {
 struct FragmentLedger {
   Version version;
   Digest chain;
-  std::vector<StagedEntry> staged;       ///< waiting for a merge, in order of arrival
-  std::optional<SealedRecord> sealed;    ///< decided, not yet committed
-  std::optional<CommitRecord> unrated;   ///< committed, its evaluation not yet there
+  std::vector<StagedEntry> staged;      ///< waiting for a merge, in order of arrival
+  std::optional<SealedRecord> sealed;   ///< decided, not yet committed
+  std::optional<CommitRecord> unrated;  ///< committed, its evaluation not yet there
   bool operator==(const FragmentLedger&) const = default;
 };
 
@@ -54,7 +55,8 @@ struct Ledger {
   /// Before the first record; `initial_chains` are the chain digests of version 0, one per fragment.
   Ledger(std::int32_t slots, const std::vector<Digest>& initial_chains);
   void apply(const Record& record);
-  /// Whether a LostRecord for this staged contribution is possible: nothing that the slot made after it is sealed or committed.
+  /// Whether a LostRecord for this staged contribution is possible: nothing that the slot made after it is
+  /// sealed or committed.
   bool can_take_back(const StagedEntry& entry) const;
   SlotLedger& slot(SlotId id) { return slots[id.value]; }
   const SlotLedger& slot(SlotId id) const { return slots[id.value]; }
@@ -63,10 +65,11 @@ struct Ledger {
   bool operator==(const Ledger&) const = default;
 };
 
-/// The state hash of a version: xxh3-128 over the previous version's chain digest, the state digest of the fragment's parameters
-/// and outer state ("NAME" and "momentum/NAME", comm/hash.h: state_digest), and the slot state digests of the merged
-/// contributions in slot order; each digest as two little-endian 64-bit words, high first. Version 0 has the zero digest before it
-/// and no slot states.
-Digest chain_digest(const Digest& previous, const Digest& state, const std::vector<StagedRecord>& contributions);
+/// The state hash of a version: xxh3-128 over the previous version's chain digest, the state digest of the
+/// fragment's parameters and outer state ("NAME" and "momentum/NAME", comm/hash.h: state_digest), and the
+/// slot state digests of the merged contributions in slot order; each digest as two little-endian 64-bit
+/// words, high first. Version 0 has the zero digest before it and no slot states.
+Digest chain_digest(const Digest& previous, const Digest& state,
+                    const std::vector<StagedRecord>& contributions);
 
 }  // namespace tessera

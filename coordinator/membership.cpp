@@ -33,8 +33,9 @@ bool Membership::serving(const Incarnation& incarnation) const {
 }
 
 std::int32_t Membership::serving_count() const {
-  return static_cast<std::int32_t>(std::count_if(
-      members_.begin(), members_.end(), [](const auto& entry) { return entry.second.alive && entry.second.ready; }));
+  return static_cast<std::int32_t>(std::count_if(members_.begin(), members_.end(), [](const auto& entry) {
+    return entry.second.alive && entry.second.ready;
+  }));
 }
 
 std::vector<Incarnation> Membership::expire(Instant now, Duration lease) {

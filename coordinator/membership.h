@@ -1,5 +1,5 @@
-// Who is there: workers by incarnation, when they were last heard, how many slots they take. Lost with the process; workers
-// introduce themselves again to a new coordinator.
+// Who is there: workers by incarnation, when they were last heard, how many slots they take. Lost with the
+// process; workers introduce themselves again to a new coordinator.
 #pragma once
 #include <map>
 #include <optional>
@@ -14,12 +14,12 @@
 namespace tessera {
 
 struct Member {
-  PeerId peer;              ///< of its latest message
+  PeerId peer;  ///< of its latest message
   Instant heard{};
-  bool ready = false;       ///< understood the recipe, has the right data
-  bool alive = true;        ///< heard within a lease
+  bool ready = false;  ///< understood the recipe, has the right data
+  bool alive = true;   ///< heard within a lease
   std::int32_t capacity = 1;
-  std::uint64_t joined = 0; ///< order of the first Hello
+  std::uint64_t joined = 0;  ///< order of the first Hello
   std::int64_t pid = 0;
   std::string host;
 };
@@ -44,8 +44,9 @@ class Membership {
   const std::map<Incarnation, Member>& all() const { return members_; }
   bool empty() const { return members_.empty(); }
 
-  /// Spreads free slots evenly: each goes to the serving member with room that holds the fewest (earliest joined first).
-  /// `held` says how many slots each holds; `avoid` names a member per slot that is asked only when nobody else has room.
+  /// Spreads free slots evenly: each goes to the serving member with room that holds the fewest (earliest
+  /// joined first). `held` says how many slots each holds; `avoid` names a member per slot that is asked only
+  /// when nobody else has room.
   std::map<SlotId, Incarnation> spread(const std::set<SlotId>& free, std::map<Incarnation, std::int32_t> held,
                                        const std::map<SlotId, Incarnation>& avoid) const;
 

@@ -1,4 +1,5 @@
-// The way of a contribution into a version: offered, fetched, staged and acknowledged, sealed, merged, committed, published.
+// The way of a contribution into a version: offered, fetched, staged and acknowledged, sealed, merged,
+// committed, published.
 #include <algorithm>
 
 #include "coordinator/step.h"
@@ -31,7 +32,8 @@ MergeTotals totals_of(const SealedRecord& sealed, const event::Merged& merged, d
 
 }  // namespace
 
-// ---- offers ---------------------------------------------------------------------------------------------------------
+// ---- offers
+// ---------------------------------------------------------------------------------------------------------
 
 void Step::on(const From& from, const Offer& offer) {
   if (!is_offer_of_holder(from, offer)) return;
@@ -44,7 +46,8 @@ void Step::on(const From& from, const Offer& offer) {
     return;  // the repetition of one that is on its way
   }
   s_.pending[offer.key.slot] = {offer, from.peer};
-  because(detail::describe("fetching slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1));
+  because(detail::describe("fetching slot ", offer.key.slot, "'s contribution to version ",
+                           offer.key.version.value + 1));
   emit(action::Fetch{from.peer, offer});
 }
 
@@ -69,7 +72,8 @@ bool Step::is_offer_of_holder(const From& from, const Offer& offer) {
   return true;
 }
 
-/// The slot's contribution from this version is staged or merged already: acknowledge it again, or raise the alarm.
+/// The slot's contribution from this version is staged or merged already: acknowledge it again, or raise the
+/// alarm.
 bool Step::was_given(const From& from, const Offer& offer) {
   const SlotLedger::Given& given = s_.ledger.slot(offer.key.slot).given[offer.key.fragment.value];
   if (!s_.settings.rules.deduplicate || given.version != offer.key.version) return false;
@@ -91,18 +95,23 @@ bool Step::fits_version(const MergeKey& key) {
   const bool closed = !any_version && s_.fragments[key.fragment.value].merging;  // sealed without it
   if (fits && !closed && head < s_.settings.rounds) return true;
   stale("version");
+  if (!any_version && key.version > given.version && key.version < head) {
+    lease_again(key.slot, "its contribution came too late");  // left out: it goes on from its last good state
+  }
   return false;
 }
 
-/// The same identity with other bytes: nondeterminism or bad hardware. What was taken stands; the slot goes back to it.
+/// The same identity with other bytes: nondeterminism or bad hardware. What was taken stands; the slot goes
+/// back to it.
 void Step::alarm(const From& from, const Offer& offer) {
-  const std::string reason = detail::describe("slot ", offer.key.slot, " brought two different contributions from version ",
-                                              offer.key.version, ": nondeterminism or bad hardware");
+  const std::string reason =
+      detail::describe("slot ", offer.key.slot, " brought two different contributions from version ",
+                       offer.key.version, ": nondeterminism or bad hardware");
   append(RejectedRecord{offer.key, offer.contribution.digest, "", reason});
   note(reason, true);
   emit(action::Count{action::Count::What::rejected, "other digest"});
-  emit(action::Send{from.peer, Rejected{offer.key, "", reason, true}});
   lease_again(offer.key.slot, "it brought two different contributions");
+  emit(action::Send{from.peer, Rejected{offer.key, "", reason, true}});
 }
 
 void Step::fetched(const event::Fetched& event) {
@@ -120,58 +129,71 @@ void Step::fetched(const event::Fetched& event) {
       because("could not fetch it: " + event.reason);  // the worker repeats its offer
       return;
     case event::Fetched::Outcome::refused:
-      emit(action::Send{pending.peer, Rejected{event.key, event.tensor, event.reason, true}});
-      return reject(event.key, event.digest, event.tensor, event.reason);
+      return reject(pending, event.tensor, event.reason);
     case event::Fetched::Outcome::good:
       return stage(pending);
   }
 }
 
-void Step::reject(const MergeKey& key, const Digest& digest, const std::string& tensor, const std::string& reason) {
-  const bool same_again = s_.ledger.slot(key.slot).rejected == digest;
-  const std::string where = detail::describe("slot ", key.slot, tensor.empty() ? "" : ", tensor ", tensor, ": ", reason);
-  append(RejectedRecord{key, digest, tensor, reason});
+void Step::reject(const State::Pending& pending, const std::string& tensor, const std::string& reason) {
+  const MergeKey& key = pending.offer.key;
+  const SlotLedger& slot = s_.ledger.slot(key.slot);
+  const bool same_again =
+      slot.rejected == pending.offer.contribution.digest && slot.rejected_attempt != key.attempt;
+  const std::string where =
+      detail::describe("slot ", key.slot, tensor.empty() ? "" : ", tensor ", tensor, ": ", reason);
+  append(RejectedRecord{key, pending.offer.contribution.digest, tensor, reason});
   emit(action::Count{action::Count::What::rejected, "contribution"});
   note("rejected a contribution of " + where, true);
   if (same_again) {
-    return stop(ExitCode::failed, "the same contribution was refused twice, so the model is the problem: " + where);
+    return stop(ExitCode::failed,
+                "the same contribution was refused twice, so the model is the problem: " + where);
   }
-  if (s_.ledger.slot(key.slot).rejections >= 3) {
+  if (slot.rejections >= 3) {
     return stop(ExitCode::failed, "three contributions in a row were refused: " + where);
   }
+  // The new attempt is on record before the worker drops what it has: nobody else would make it again.
   lease_again(key.slot, "its contribution was refused: " + where);
+  emit(action::Send{pending.peer, Rejected{key, tensor, reason, true}});
 }
 
 void Step::stage(const State::Pending& pending) {
   const Offer& offer = pending.offer;
   const Taken taken{offer.key, offer.contribution.digest};
-  const StagedRecord record{offer.key, offer.contribution.digest, offer.contribution.size, offer.slot_state, offer.work};
+  const StagedRecord record{offer.key, offer.contribution.digest, offer.contribution.size, offer.slot_state,
+                            offer.work};
   if (!s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
   emit(action::Stage{offer.key, offer.contribution.digest});
   append(record);
   s_.failed_grants.erase(offer.key.slot);
   if (s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
-  because(detail::describe("slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1, " taken, ",
-                           s_.ledger.fragment(offer.key.fragment).staged.size(), " of ", s_.settings.slots()));
+  because(detail::describe(
+      "slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1, " taken, ",
+      s_.ledger.fragment(offer.key.fragment).staged.size(), " of ", s_.settings.slots()));
   try_close(offer.key.fragment);
 }
 
-// ---- closing a merge ------------------------------------------------------------------------------------------------
+// ---- closing a merge
+// ------------------------------------------------------------------------------------------------
 
 /// The contributions that close the merge now; none: it stays open.
 std::vector<StagedRecord> Step::chosen(FragmentId fragment) const {
   const CoordinatorSettings& settings = s_.settings;
   std::vector<StagedRecord> chosen;
   for (const StagedEntry& entry : s_.ledger.fragment(fragment).staged) {
-    const bool again = settings.rules.deduplicate && std::any_of(chosen.begin(), chosen.end(), [&](const StagedRecord& c) {
-                         return c.key.slot == entry.record.key.slot;
-                       });
+    const bool again =
+        settings.rules.deduplicate && std::any_of(chosen.begin(), chosen.end(), [&](const StagedRecord& c) {
+          return c.key.slot == entry.record.key.slot;
+        });
     if (again) continue;
     chosen.push_back(entry.record);
-    if (settings.arrivals_per_merge > 0 && static_cast<std::int32_t>(chosen.size()) == settings.arrivals_per_merge) break;
+    if (settings.arrivals_per_merge > 0 &&
+        static_cast<std::int32_t>(chosen.size()) == settings.arrivals_per_merge)
+      break;
   }
   const auto count = static_cast<std::int32_t>(chosen.size());
-  const std::int32_t wanted = settings.arrivals_per_merge > 0 ? settings.arrivals_per_merge : settings.slots();
+  const std::int32_t wanted =
+      settings.arrivals_per_merge > 0 ? settings.arrivals_per_merge : settings.slots();
   bool enough = count >= wanted || (!settings.rules.wait_for_all && count > 0);
   if (!enough && settings.mode == Mode::drop && settings.arrivals_per_merge == 0) {
     const State::Fragment& state = s_.fragments[fragment.value];
@@ -189,8 +211,10 @@ void Step::try_close(FragmentId fragment) {
   State::Fragment& state = s_.fragments[fragment.value];
   const FragmentLedger& ledger = s_.ledger.fragment(fragment);
   if (s_.ending || s_.finished || state.merging || ledger.version >= s_.settings.rounds) return;
-  if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed()) state.quorum_at = now_;
-  // At most one version waits for its evaluation, so that its parameters are still at hand whoever has to do it.
+  if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed())
+    state.quorum_at = now_;
+  // At most one version waits for its evaluation, so that its parameters are still at hand whoever has to do
+  // it.
   if (ledger.unrated) return;
   std::vector<StagedRecord> contributions = chosen(fragment);
   if (!contributions.empty()) close(fragment, std::move(contributions));
@@ -202,7 +226,10 @@ void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
     for (std::int32_t k = 0; k < s_.settings.slots(); ++k) {
       const bool in = std::any_of(sealed.contributions.begin(), sealed.contributions.end(),
                                   [&](const StagedRecord& c) { return c.key.slot == SlotId{k}; });
-      if (!in) sealed.left_out.push_back(SlotId{k});
+      if (in) continue;
+      sealed.left_out.push_back(SlotId{k});
+      auto pending = s_.pending.find(SlotId{k});
+      if (pending != s_.pending.end() && pending->second.offer.key.fragment == fragment) s_.pending.erase(pending);
     }
   }
   because(detail::describe("version ", sealed.version.value + 1, " sealed with ", sealed.contributions.size(),
@@ -219,14 +246,17 @@ void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
 void Step::merged(const event::Merged& event) {
   State::Fragment& state = s_.fragments[event.fragment.value];
   const FragmentLedger& ledger = s_.ledger.fragment(event.fragment);
-  if (!state.merging || !ledger.sealed || event.version.value != ledger.version.value + 1) return stale("merged");
+  if (!state.merging || !ledger.sealed || event.version.value != ledger.version.value + 1)
+    return stale("merged");
   const SealedRecord sealed = *ledger.sealed;
   const FragmentHead old = state.head;
-  CommitRecord commit{event.fragment, event.version, event.state,
-                      chain_digest(ledger.chain, event.state, sealed.contributions), false, {}};
+  CommitRecord commit{event.fragment, event.version,
+                      event.state,    chain_digest(ledger.chain, event.state, sealed.contributions),
+                      false,          {}};
   commit.evaluate = event.fragment == s_.last_fragment() && s_.settings.evaluation_due(event.version);
   commit.totals = totals_of(sealed, event, seconds(now_ - state.opened));
-  state = State::Fragment{{event.fragment, event.version, event.parameters, commit.chain}, false, now_, std::nullopt};
+  state = State::Fragment{
+      {event.fragment, event.version, event.parameters, commit.chain}, false, now_, std::nullopt};
   std::set<Incarnation> holders;
   for (const SlotLedger& slot : s_.ledger.slots) {
     if (s_.members.serving(slot.holder)) holders.insert(slot.holder);
@@ -253,7 +283,8 @@ void Step::merged(const event::Merged& event) {
   finish_if_done();
 }
 
-// ---- publishing and evaluating --------------------------------------------------------------------------------------
+// ---- publishing and evaluating
+// --------------------------------------------------------------------------------------
 
 void Step::publish(FragmentId fragment) {
   std::set<Incarnation> told;

@@ -1,5 +1,6 @@
-// What the merge log says, record by record. The log is the truth: the coordinator's durable state is a fold over it (ledger.h),
-// live and after a restart, and `replay` re-runs it. Payloads are JSON text (record_codec.h).
+// What the merge log says, record by record. The log is the truth: the coordinator's durable state is a fold
+// over it (ledger.h), live and after a restart, and `replay` re-runs it. Payloads are JSON text
+// (record_codec.h).
 #pragma once
 #include <cstdint>
 #include <string>
@@ -41,7 +42,8 @@ struct StagedRecord {
   Work work;
   auto operator<=>(const StagedRecord&) const = default;
 };
-/// A staged contribution is gone or damaged: it and what the slot staged after it will be made again.
+/// A staged contribution is gone or damaged: it and what the slot staged after it will be made again, by the slot's next attempt,
+/// which begins with this record.
 struct LostRecord {
   MergeKey key;
   std::string reason;
@@ -75,7 +77,7 @@ struct MergeTotals {
   std::uint64_t bytes_up = 0, bytes_down = 0;  ///< of the contributions; of the parameters to every holder
   double round_seconds = 0;                    ///< since the previous commit of the fragment
   double merge_seconds = 0;
-  std::int64_t uncovered = 0;                  ///< trained coordinates that nobody contributed to
+  std::int64_t uncovered = 0;  ///< trained coordinates that nobody contributed to
   auto operator<=>(const MergeTotals&) const = default;
 };
 /// The merge is done and its result durable.
@@ -93,7 +95,21 @@ struct EvaluatedRecord {
   auto operator<=>(const EvaluatedRecord&) const = default;
 };
 
-using Record = std::variant<OpenRecord, FactsRecord, LeaseRecord, StagedRecord, LostRecord, RejectedRecord, FreshRecord,
-                            SealedRecord, CommitRecord, EvaluatedRecord>;
+/// The run goes back to a checkpoint, because a slot's state of a later version is nowhere to be found. What came after it will be
+/// made again, bit for bit.
+struct RollbackRecord {
+  struct Point {
+    Version version;
+    Digest chain;
+    auto operator<=>(const Point&) const = default;
+  };
+  std::vector<Point> fragments;
+  std::vector<Digest> slot_states;
+  std::string reason;
+  auto operator<=>(const RollbackRecord&) const = default;
+};
+
+using Record = std::variant<OpenRecord, FactsRecord, LeaseRecord, StagedRecord, LostRecord, RejectedRecord,
+                            FreshRecord, SealedRecord, CommitRecord, EvaluatedRecord, RollbackRecord>;
 
 }  // namespace tessera

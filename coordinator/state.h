@@ -1,5 +1,6 @@
-// The coordinator as a value: settings, durable ledger, and what is lost with the process. Events come in, decide() (decide.h)
-// changes the state and says what to do. Nothing here has a socket, clock, thread, file or tensor.
+// The coordinator as a value: settings, durable ledger, and what is lost with the process. Events come in,
+// decide() (decide.h) changes the state and says what to do. Nothing here has a socket, clock, thread, file
+// or tensor.
 #pragma once
 #include <map>
 #include <optional>
@@ -17,16 +18,17 @@
 
 namespace tessera {
 
-/// What protects the run, switchable so that the simulator can prove that each rule is needed. Always all on outside tests.
+/// What protects the run, switchable so that the simulator can prove that each rule is needed. Always all on
+/// outside tests.
 struct Rules {
   bool check_job = true, check_epoch = true, check_holder = true, check_attempt = true, check_version = true;
-  bool deduplicate = true;            ///< a contribution that was taken is not taken again
+  bool deduplicate = true;  ///< a contribution that was taken is not taken again
   bool alarm_on_other_digest = true;
-  bool stage_before_taken = true;     ///< acknowledge only what is durable
+  bool stage_before_taken = true;  ///< acknowledge only what is durable
   bool seal_before_merge = true;
   bool commit_before_publish = true;
-  bool slot_order = true;             ///< merge in slot order, not in order of arrival
-  bool wait_for_all = true;           ///< exact mode waits for every slot
+  bool slot_order = true;    ///< merge in slot order, not in order of arrival
+  bool wait_for_all = true;  ///< exact mode waits for every slot
   bool new_attempt_per_lease = true;
 };
 
@@ -34,25 +36,25 @@ enum class Mode { exact, drop };
 
 struct CoordinatorSettings {
   JobId job;
-  std::string build;                 ///< workers of another build are refused
-  Digest recipe;                     ///< of `recipe_text`
-  std::string recipe_text;           ///< resolved recipe, sent with Welcome
-  Version rounds;                    ///< the run ends when every fragment has this version
+  std::string build;        ///< workers of another build are refused
+  Digest recipe;            ///< of `recipe_text`
+  std::string recipe_text;  ///< resolved recipe, sent with Welcome
+  Version rounds;           ///< the run ends when every fragment has this version
   Mode mode = Mode::exact;
-  std::int32_t quorum = 0;           ///< drop mode: contributions without which no merge closes; 0: two thirds
-  std::int32_t arrivals_per_merge = 0;  ///< 0: one of every slot; n: the first n
-  std::int64_t eval_every = 0;       ///< in versions; 0: only the last
-  bool evaluate = true;              ///< there is something to evaluate on
-  std::int64_t checkpoint_every = 0; ///< in versions; 0: only the last
+  std::int32_t quorum = 0;  ///< drop mode: contributions without which no merge closes; 0: two thirds
+  std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
+  std::int64_t eval_every = 0;               ///< in versions; 0: only the last
+  bool evaluate = true;                      ///< there is something to evaluate on
+  std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last
   Duration lease = std::chrono::seconds(2);  ///< the one failure-detection setting
-  std::int32_t expected_workers = 1; ///< slots are first handed out when so many are ready
-  std::vector<RowSet> owned;         ///< per slot
+  std::int32_t expected_workers = 1;         ///< slots are first handed out when so many are ready
+  std::vector<RowSet> owned;                 ///< per slot
   Rules rules;
 
   std::int32_t slots() const { return static_cast<std::int32_t>(owned.size()); }
   // Every other timeout derives from the lease.
-  Duration patience() const { return 15 * lease; }     ///< for expected workers that do not come
-  Duration grace() const { return 2 * lease; }         ///< drop mode: after the quorum
+  Duration patience() const { return 15 * lease; }  ///< for expected workers that do not come
+  Duration grace() const { return 2 * lease; }      ///< drop mode: after the quorum
   std::int32_t needed() const { return quorum > 0 ? quorum : (2 * slots() + 2) / 3; }
   bool evaluation_due(Version version) const {
     return evaluate && (version == rounds || (eval_every > 0 && version.value % eval_every == 0));
@@ -62,14 +64,15 @@ struct CoordinatorSettings {
   }
 };
 
-// ---- events ---------------------------------------------------------------------------------------------------------
+// ---- events
+// ---------------------------------------------------------------------------------------------------------
 
 namespace event {
 /// First event after the ledger was recovered: what the shell found on disk.
 struct Start {
-  Epoch epoch;                          ///< freshly claimed
-  std::vector<FragmentHead> heads;      ///< the ledger's committed versions, offered for fetching
-  std::vector<Digest> missing;          ///< staged contributions that are not in the staging folder, or damaged
+  Epoch epoch;                      ///< freshly claimed
+  std::vector<FragmentHead> heads;  ///< the ledger's committed versions, offered for fetching
+  std::vector<Digest> missing;      ///< staged contributions that are not in the staging folder, or damaged
 };
 struct Arrived {
   PeerId peer;
@@ -81,50 +84,87 @@ struct Fetched {
   enum class Outcome { good, unreachable, refused };
   MergeKey key;
   Digest digest;
-  Outcome outcome = Outcome::good;      ///< refused: not finite, or not the rows that the slot owns
+  Outcome outcome = Outcome::good;  ///< refused: not finite, or not the rows that the slot owns
   std::string tensor, reason;
 };
 /// Answer to Merge.
 struct Merged {
   FragmentId fragment;
-  Version version;                      ///< the new one
-  Digest state;                         ///< state_digest of parameters and outer state, which are durable
-  BlobRef parameters;                   ///< offered for fetching
+  Version version;     ///< the new one
+  Digest state;        ///< state_digest of parameters and outer state, which are durable
+  BlobRef parameters;  ///< offered for fetching
   std::int64_t uncovered = 0;
   double seconds = 0;
 };
-struct Tick {};                         ///< now >= wake_at(state)
-struct WorkerDied { Incarnation incarnation; };  ///< a supervisor saw its process end
-struct Drain { std::string reason; };            ///< Ctrl-C, SIGTERM, preemption
+struct Tick {};  ///< now >= wake_at(state)
+struct WorkerDied {
+  Incarnation incarnation;
+};  ///< a supervisor saw its process end
+struct Drain {
+  std::string reason;
+};  ///< Ctrl-C, SIGTERM, preemption
 }  // namespace event
-using Event = std::variant<event::Start, event::Arrived, event::Fetched, event::Merged, event::Tick, event::WorkerDied,
-                           event::Drain>;
+using Event = std::variant<event::Start, event::Arrived, event::Fetched, event::Merged, event::Tick,
+                           event::WorkerDied, event::Drain>;
 
-// ---- actions --------------------------------------------------------------------------------------------------------
+// ---- actions
+// --------------------------------------------------------------------------------------------------------
 
 /// Performed strictly in order; each is done (Append, Stage: durable) before the next begins.
 namespace action {
-struct Append { Record record; };
-struct Send { PeerId to; Message message; };
-struct Fetch { PeerId from; Offer offer; };                 ///< contribution (and slot state, where offered); then Fetched
-struct Stage { MergeKey key; Digest digest; };              ///< put the fetched contribution durably into the staging folder
-struct Merge { SealedRecord sealed; };                      ///< compute, make durable, offer; then Merged
-struct Retire { FragmentId fragment; Version version; };    ///< nobody will ask for this version's parameters again
-struct Row { CommitRecord commit; std::optional<Evaluated> evaluated; };  ///< a line of metrics.jsonl
-struct Checkpoint { FragmentId fragment; Version version; };  ///< of the current ledger
-struct Discard { std::vector<StagedRecord> contributions; };  ///< their staged files have done their duty
-struct Count {                                              ///< for monitoring
+struct Append {
+  Record record;
+};
+struct Send {
+  PeerId to;
+  Message message;
+};
+struct Fetch {
+  PeerId from;
+  Offer offer;
+};  ///< contribution (and slot state, where offered); then Fetched
+struct Stage {
+  MergeKey key;
+  Digest digest;
+};  ///< put the fetched contribution durably into the staging folder
+struct Merge {
+  SealedRecord sealed;
+};  ///< compute, make durable, offer; then Merged
+struct Retire {
+  FragmentId fragment;
+  Version version;
+};  ///< nobody will ask for this version's parameters again
+struct Row {
+  CommitRecord commit;
+  std::optional<Evaluated> evaluated;
+};  ///< a line of metrics.jsonl
+struct Checkpoint {
+  FragmentId fragment;
+  Version version;
+};  ///< of the current ledger
+struct Discard {
+  std::vector<StagedRecord> contributions;
+};              ///< their staged files have done their duty
+struct Count {  ///< for monitoring
   enum class What { stale, rejected, recovery };
   What what;
   std::string label;
 };
-struct Note { std::string text; bool warning = false; };    ///< for the text log
-struct Finish { ExitCode code = ExitCode::done; std::string reason; };  ///< the last one
+struct Note {
+  std::string text;
+  bool warning = false;
+};  ///< for the text log
+struct Finish {
+  ExitCode code = ExitCode::done;
+  std::string reason;
+};  ///< the last one
 }  // namespace action
-using Action = std::variant<action::Append, action::Send, action::Fetch, action::Stage, action::Merge, action::Retire,
-                            action::Row, action::Checkpoint, action::Discard, action::Count, action::Note, action::Finish>;
+using Action = std::variant<action::Append, action::Send, action::Fetch, action::Stage, action::Merge,
+                            action::Retire, action::Row, action::Checkpoint, action::Discard, action::Count,
+                            action::Note, action::Finish>;
 
-// ---- state ----------------------------------------------------------------------------------------------------------
+// ---- state
+// ----------------------------------------------------------------------------------------------------------
 
 struct State {
   CoordinatorSettings settings;
@@ -133,29 +173,29 @@ struct State {
   Membership members;
   struct Fragment {
     FragmentHead head;
-    bool merging = false;               ///< SEALED, Merged not yet back
+    bool merging = false;  ///< SEALED, Merged not yet back
     Instant opened{};
-    std::optional<Instant> quorum_at;   ///< drop mode
+    std::optional<Instant> quorum_at;  ///< drop mode
   };
   std::vector<Fragment> fragments;
-  struct Pending {                      ///< an offer that is being fetched
+  struct Pending {  ///< an offer that is being fetched
     Offer offer;
     PeerId peer;
   };
   std::map<SlotId, Pending> pending;
   std::map<SlotId, std::int32_t> failed_grants;  ///< in a row
-  std::set<Incarnation> dead;           ///< a supervisor saw them end: what still arrives of them is void
+  std::set<Incarnation> dead;  ///< a supervisor saw them end: what still arrives of them is void
   struct Ending {
     ExitCode code;
     std::string reason;
-    Instant until;                      ///< workers that have not left by then are left behind
+    Instant until;  ///< workers that have not left by then are left behind
   };
   std::optional<Ending> ending;
   bool started = false;
   bool finished = false;
-  bool waiting = false;                 ///< said that there is nobody to lease slots to
-  Instant since{};                      ///< of Start
-  Instant ticked{};                     ///< of the last Tick
+  bool waiting = false;  ///< said that there is nobody to lease slots to
+  Instant since{};       ///< of Start
+  Instant ticked{};      ///< of the last Tick
 
   State() = default;
   State(CoordinatorSettings settings, Ledger recovered);

@@ -1,5 +1,6 @@
-// One call of decide(), as an object: the state, the time, and the decision under construction. Private to the coordinator;
-// decide.cpp has the events, leases.cpp workers and slots, merge_machine.cpp the way of a contribution into a version.
+// One call of decide(), as an object: the state, the time, and the decision under construction. Private to
+// the coordinator; decide.cpp has the events, leases.cpp workers and slots, merge_machine.cpp the way of a
+// contribution into a version.
 #pragma once
 #include <string>
 
@@ -52,7 +53,7 @@ class Step {
   bool was_given(const From& from, const Offer& offer);
   bool fits_version(const MergeKey& key);
   void alarm(const From& from, const Offer& offer);
-  void reject(const MergeKey& key, const Digest& digest, const std::string& tensor, const std::string& reason);
+  void reject(const State::Pending& pending, const std::string& tensor, const std::string& reason);
   void stage(const State::Pending& pending);
   void try_close(FragmentId fragment);
   std::vector<StagedRecord> chosen(FragmentId fragment) const;

@@ -36,7 +36,8 @@ Result<std::vector<fs::path>> text_files(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
     if (entry->path().extension() == ".txt" && entry->is_regular_file(error)) files.push_back(entry->path());
-  if (error) return fail(ExitCode::usage, "cannot list the corpus folder ", folder.string(), ": ", error.message());
+  if (error)
+    return fail(ExitCode::usage, "cannot list the corpus folder ", folder.string(), ": ", error.message());
   std::sort(files.begin(), files.end());
   return files;
 }
@@ -59,7 +60,8 @@ Result<Corpus> read_corpus(const std::string& path) {
   corpus.folder = path;
   TESSERA_ASSIGN(const std::vector<fs::path> files, text_files(place));
   if (files.empty())
-    return fail(ExitCode::usage, "the corpus folder ", path, " holds no .txt file; it should hold train.txt and held_out.txt");
+    return fail(ExitCode::usage, "the corpus folder ", path,
+                " holds no .txt file; it should hold train.txt and held_out.txt");
   bool has_held_out = false;
   for (const fs::path& file : files) {
     TESSERA_ASSIGN(std::string text, read_text(file));
@@ -81,15 +83,18 @@ std::uint64_t count_words(std::string_view text) {
   return words;
 }
 
-Status enough_tokens(const std::string& path, std::uint64_t train, std::uint64_t held_out, std::int64_t context) {
+Status enough_tokens(const std::string& path, std::uint64_t train, std::uint64_t held_out,
+                     std::int64_t context) {
   const std::uint64_t need = static_cast<std::uint64_t>(context) + 1;
   std::string missing;
   if (train < need) missing = "training text gives " + std::to_string(train) + " tokens";
   if (held_out < need)
-    missing += std::string(missing.empty() ? "" : " and its ") + "held-out text gives " + std::to_string(held_out) + " tokens";
+    missing += std::string(missing.empty() ? "" : " and its ") + "held-out text gives " +
+               std::to_string(held_out) + " tokens";
   if (missing.empty()) return {};
-  return fail(ExitCode::usage, "the corpus ", path, " is too small: its ", missing, ", but one window needs ", need,
-              " (model.context ", context, " + 1). Add text (train.txt, held_out.txt) or lower model.context");
+  return fail(ExitCode::usage, "the corpus ", path, " is too small: its ", missing, ", but one window needs ",
+              need, " (model.context ", context,
+              " + 1). Add text (train.txt, held_out.txt) or lower model.context");
 }
 
 }  // namespace tessera

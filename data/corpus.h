@@ -1,7 +1,7 @@
 // A text corpus on disk: which files train, which are held out, and whether there is enough of both.
 //
-// A folder: held_out.txt is held out, all other *.txt (in order of their names) train. Without held_out.txt, and for a single
-// text file, the last tenth of the text is held out, cut at a line start.
+// A folder: held_out.txt is held out, all other *.txt (in order of their names) train. Without held_out.txt,
+// and for a single text file, the last tenth of the text is held out, cut at a line start.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -22,10 +22,13 @@ Result<Corpus> read_corpus(const std::string& path);
 
 /// Maximal runs of bytes that are not ASCII white space.
 std::uint64_t count_words(std::string_view text);
-inline bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+inline bool is_space(char c) {
+  return c == ' ' || (c >= '\t' && c <= '\r');
+}
 
-/// Training and evaluation need one window of `context` tokens and its next token each: a sentence with the numbers and the way
-/// out where they are missing.
-Status enough_tokens(const std::string& path, std::uint64_t train, std::uint64_t held_out, std::int64_t context);
+/// Training and evaluation need one window of `context` tokens and its next token each: a sentence with the
+/// numbers and the way out where they are missing.
+Status enough_tokens(const std::string& path, std::uint64_t train, std::uint64_t held_out,
+                     std::int64_t context);
 
 }  // namespace tessera

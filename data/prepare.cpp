@@ -22,7 +22,7 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
-constexpr std::uint64_t key_version = 1;              // a change of what lies in a prepared folder makes a new key
+constexpr std::uint64_t key_version = 1;  // a change of what lies in a prepared folder makes a new key
 constexpr std::size_t encode_piece = std::size_t{1} << 20;  // bytes of text between two progress reports
 
 /// One preparation: the request, its text and where the result goes.
@@ -43,7 +43,8 @@ Error storage_error(const std::string& what, const fs::path& path, const std::er
   return fail(ExitCode::storage, "cannot ", what, " ", path.string(), ": ", error.message());
 }
 
-/// Holds FOLDER/.tessera/KEY.lock while one process makes the folder; the kernel lets go of it when the process dies.
+/// Holds FOLDER/.tessera/KEY.lock while one process makes the folder; the kernel lets go of it when the
+/// process dies.
 class FolderLock {
  public:
   FolderLock() = default;
@@ -56,8 +57,9 @@ class FolderLock {
     const std::string path = job.folder.string() + ".lock";
     fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd_ < 0)
-      return fail(ExitCode::storage, "cannot create ", path, ": ", std::strerror(errno),
-                  ". Prepared data is kept beside its text: make the folder writable or copy the text elsewhere");
+      return fail(
+          ExitCode::storage, "cannot create ", path, ": ", std::strerror(errno),
+          ". Prepared data is kept beside its text: make the folder writable or copy the text elsewhere");
     if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) return {};
     job.report("waiting for another process that prepares the same data", 0);
     while (::flock(fd_, LOCK_EX) != 0)
@@ -149,7 +151,8 @@ Status write_held_out(const Job& job, const Tokenizer& tokenizer, const fs::path
     return file.write((folder / name).string(), digest, tokenizer.digest());
   };
   const auto bound = [](const std::vector<std::int32_t>& values) {
-    return values.empty() ? 1u : static_cast<std::uint64_t>(*std::max_element(values.begin(), values.end())) + 1;
+    return values.empty() ? 1u
+                          : static_cast<std::uint64_t>(*std::max_element(values.begin(), values.end())) + 1;
   };
   TESSERA_TRY(write(prepared_file::held_out, ids, static_cast<std::uint64_t>(tokenizer.vocab())));
   TESSERA_TRY(write(prepared_file::held_out_bytes, bytes, bound(bytes)));
@@ -227,8 +230,9 @@ Result<Prepared> find_or_make(const Job& job) {
   }
   fs::create_directories(job.store, error);
   if (error)
-    return fail(ExitCode::storage, "cannot create ", job.store.string(), ": ", error.message(),
-                ". Prepared data is kept beside its text: make the folder writable or copy the text elsewhere");
+    return fail(
+        ExitCode::storage, "cannot create ", job.store.string(), ": ", error.message(),
+        ". Prepared data is kept beside its text: make the folder writable or copy the text elsewhere");
   FolderLock lock;
   TESSERA_TRY(lock.take(job));
   if (fs::exists(job.folder, error)) {  // another process made it while this one waited
@@ -245,8 +249,9 @@ Result<Prepared> find_or_make(const Job& job) {
 /// Before any work: neither text may be empty.
 Status has_both_texts(const PrepareRequest& request, const Corpus& corpus) {
   if (!corpus.train.empty() && !corpus.held_out.empty()) return {};
-  return fail(ExitCode::usage, "the corpus ", request.path, " has ", corpus.train.size(), " bytes of training text and ",
-              corpus.held_out.size(), " of held-out text; it needs both: put text into train.txt and held_out.txt");
+  return fail(ExitCode::usage, "the corpus ", request.path, " has ", corpus.train.size(),
+              " bytes of training text and ", corpus.held_out.size(),
+              " of held-out text; it needs both: put text into train.txt and held_out.txt");
 }
 
 }  // namespace
@@ -259,7 +264,10 @@ Result<Prepared> prepare_text(const PrepareRequest& request, const PrepareProgre
   TESSERA_ASSIGN(Corpus corpus, read_corpus(request.path));
   TESSERA_TRY(has_both_texts(request, corpus));
   Job job{request, progress, std::move(corpus), {}};
-  job.text = Hasher().add(digest_of(std::string_view(job.corpus.train))).add(digest_of(std::string_view(job.corpus.held_out))).digest();
+  job.text = Hasher()
+                 .add(digest_of(std::string_view(job.corpus.train)))
+                 .add(digest_of(std::string_view(job.corpus.held_out)))
+                 .digest();
   job.store = fs::path(job.corpus.folder) / ".tessera";
   job.folder = job.store / key_of_job(request, job.text).hex();
   TESSERA_ASSIGN(Prepared prepared, find_or_make(job));
@@ -274,8 +282,8 @@ Result<std::unique_ptr<Tokenizer>> load_tokenizer(const std::string& name, const
   TESSERA_TRY(tokenizer->load());
   TESSERA_ASSIGN(const TokenFile tokens, TokenFile::open((fs::path(folder) / prepared_file::train).string()));
   if (tokens.info().tokenizer != tokenizer->digest())
-    return fail(ExitCode::storage, "the tokenizer '", name, "' in ", folder, " is not the one that made ", tokens.path(),
-                ": another name in the recipe, or a damaged model file");
+    return fail(ExitCode::storage, "the tokenizer '", name, "' in ", folder, " is not the one that made ",
+                tokens.path(), ": another name in the recipe, or a damaged model file");
   return tokenizer;
 }
 

@@ -36,7 +36,9 @@ class Writer final : public FieldVisitor {
  private:
   /// Length first, so that no value can be mistaken for another line.
   static std::string quoted(const std::string& value) { return std::to_string(value.size()) + ":" + value; }
-  void line(const FieldInfo& info, const std::string& value) { text += prefix_ + info.name + "=" + value + "\n"; }
+  void line(const FieldInfo& info, const std::string& value) {
+    text += prefix_ + info.name + "=" + value + "\n";
+  }
   void nest(const FieldInfo& info, Settings& settings) {
     const std::string outer = prefix_;
     prefix_ += info.name + ".";

@@ -1,4 +1,5 @@
-// All settings of a plug-in as "name=value" lines: what a key or digest is made over. Equal text means equal settings.
+// All settings of a plug-in as "name=value" lines: what a key or digest is made over. Equal text means equal
+// settings.
 #pragma once
 #include <string>
 

@@ -19,7 +19,9 @@ constexpr std::uint32_t format_version = 1;
 constexpr std::size_t checked_bytes = 120, header_bytes = 128;
 using Header = std::array<std::byte, header_bytes>;
 
-std::uint64_t width_for(std::uint64_t vocab) { return vocab <= 65536 ? 2 : 4; }
+std::uint64_t width_for(std::uint64_t vocab) {
+  return vocab <= 65536 ? 2 : 4;
+}
 
 template <class T>
 void put(Header& header, std::size_t at, T value) {
@@ -90,8 +92,8 @@ Status check_header(const std::byte* header, std::uint64_t file_size, const std:
   const auto width = get<std::uint32_t>(header, 12);
   const auto vocab = get<std::uint64_t>(header, 16), count = get<std::uint64_t>(header, 24);
   if (width != width_for(vocab))
-    return broken(path, "holds " + std::to_string(width) + "-byte tokens, which does not fit its vocabulary of " +
-                            std::to_string(vocab));
+    return broken(path, "holds " + std::to_string(width) +
+                            "-byte tokens, which does not fit its vocabulary of " + std::to_string(vocab));
   if (count > (file_size - header_bytes) / width || file_size != header_bytes + count * width)
     return broken(path, "is " + std::to_string(file_size) + " bytes long, but its header promises " +
                             std::to_string(count) + " tokens of " + std::to_string(width) + " bytes");
@@ -147,7 +149,8 @@ void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
   std::size_t at = bytes_.size();
   bytes_.resize(at + tokens.size() * width_);
   for (const std::int32_t token : tokens) {
-    TESSERA_CHECK(token >= 0 && static_cast<std::uint64_t>(token) < vocab_, ": token ", token, ", vocab ", vocab_);
+    TESSERA_CHECK(token >= 0 && static_cast<std::uint64_t>(token) < vocab_, ": token ", token, ", vocab ",
+                  vocab_);
     const auto value = static_cast<std::uint32_t>(token);
     std::memcpy(bytes_.data() + at, &value, width_);  // little endian: the low bytes come first
     at += width_;

@@ -1,8 +1,9 @@
-// Token ids on disk, memory-mapped: one array of u16 or u32 with a header that says what it is made of. The same container
-// holds the bytes and words behind each held-out token.
+// Token ids on disk, memory-mapped: one array of u16 or u32 with a header that says what it is made of. The
+// same container holds the bytes and words behind each held-out token.
 //
-// Layout, little endian: "TESSTOK\n" (8 bytes), version u32, bytes per token u32, vocab u64, count u64, digest of the text (16),
-// of the tokenizer (16), of the token bytes (16), zeros up to byte 120, xxh3-64 of bytes [0, 120), then the tokens from byte 128.
+// Layout, little endian: "TESSTOK\n" (8 bytes), version u32, bytes per token u32, vocab u64, count u64,
+// digest of the text (16), of the tokenizer (16), of the token bytes (16), zeros up to byte 120, xxh3-64 of
+// bytes [0, 120), then the tokens from byte 128.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -18,11 +19,11 @@ namespace tessera {
 
 /// What the tokens of a file are made of.
 struct TokenFileInfo {
-  std::uint64_t vocab = 0;   ///< every token is below it; below 65,537 the file holds u16
-  std::uint64_t count = 0;   ///< tokens
-  Digest text;               ///< of the text that was encoded
-  Digest tokenizer;          ///< Tokenizer::digest()
-  Digest content;            ///< of the token bytes as they lie in the file
+  std::uint64_t vocab = 0;  ///< every token is below it; below 65,537 the file holds u16
+  std::uint64_t count = 0;  ///< tokens
+  Digest text;              ///< of the text that was encoded
+  Digest tokenizer;         ///< Tokenizer::digest()
+  Digest content;           ///< of the token bytes as they lie in the file
 };
 
 /// Read-only view of a token file; copies share the mapping.

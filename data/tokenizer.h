@@ -12,13 +12,13 @@
 
 namespace tessera {
 
-/// Loses nothing: decode(encode(text)) == text for any bytes. No token reaches beyond a line end, so a text may be encoded in
-/// pieces of whole lines.
+/// Loses nothing: decode(encode(text)) == text for any bytes. No token reaches beyond a line end, so a text
+/// may be encoded in pieces of whole lines.
 class Tokenizer {
  public:
   struct Context {
-    std::string folder;        ///< where a trained model lies (prepared data folder)
-    std::int64_t vocab = 0;    ///< wanted size; 0: the tokenizer's own
+    std::string folder;      ///< where a trained model lies (prepared data folder)
+    std::int64_t vocab = 0;  ///< wanted size; 0: the tokenizer's own
   };
   static constexpr const char* kind = "tokenizer";
   virtual ~Tokenizer() = default;

@@ -38,8 +38,8 @@ void keep_nucleus(std::vector<Candidate>& row, double top_p) {
 }  // namespace
 
 Result<std::vector<Candidate>> candidates(std::span<const float> logits, const SamplerSettings& settings) {
-  TESSERA_CHECK(settings.temperature >= 0 && settings.top_p > 0, ": temperature ", settings.temperature, ", top_p ",
-                settings.top_p);
+  TESSERA_CHECK(settings.temperature >= 0 && settings.top_p > 0, ": temperature ", settings.temperature,
+                ", top_p ", settings.top_p);
   bool any = false;
   for (std::size_t i = 0; i < logits.size(); ++i) {
     if (std::isnan(logits[i]) || logits[i] == std::numeric_limits<float>::infinity())
@@ -47,10 +47,12 @@ Result<std::vector<Candidate>> candidates(std::span<const float> logits, const S
                   "; the model's weights are damaged or its training diverged");
     any = any || std::isfinite(logits[i]);
   }
-  if (!any) return fail(ExitCode::failed, "cannot draw a token: none of the ", logits.size(), " logits is finite");
+  if (!any)
+    return fail(ExitCode::failed, "cannot draw a token: none of the ", logits.size(), " logits is finite");
 
   const std::vector<std::int32_t> order = likeliest(logits, settings);
-  const double scale = settings.temperature == 0 ? 1 : settings.temperature, top = logits[static_cast<std::size_t>(order[0])];
+  const double scale = settings.temperature == 0 ? 1 : settings.temperature,
+               top = logits[static_cast<std::size_t>(order[0])];
   std::vector<Candidate> row;
   double total = 0;
   for (const std::int32_t token : order) {
@@ -62,7 +64,8 @@ Result<std::vector<Candidate>> candidates(std::span<const float> logits, const S
   return row;
 }
 
-Result<std::int32_t> sample_token(std::span<const float> logits, const SamplerSettings& settings, std::uint64_t key) {
+Result<std::int32_t> sample_token(std::span<const float> logits, const SamplerSettings& settings,
+                                  std::uint64_t key) {
   TESSERA_ASSIGN(const std::vector<Candidate> row, candidates(logits, settings));
   double left = KeyedRandom(key).uniform();
   for (const Candidate& candidate : row) {

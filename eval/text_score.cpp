@@ -21,9 +21,17 @@ TextScore& TextScore::operator+=(const TextScore& other) {
   return *this;
 }
 
-double TextScore::loss() const { return over(nats, units); }
-double TextScore::perplexity() const { return std::exp(over(nats, units)); }
-double TextScore::perplexity_per_word() const { return std::exp(over(nats, words)); }
-double TextScore::bits_per_byte() const { return over(nats, bytes) / std::numbers::ln2; }
+double TextScore::loss() const {
+  return over(nats, units);
+}
+double TextScore::perplexity() const {
+  return std::exp(over(nats, units));
+}
+double TextScore::perplexity_per_word() const {
+  return std::exp(over(nats, words));
+}
+double TextScore::bits_per_byte() const {
+  return over(nats, bytes) / std::numbers::ln2;
+}
 
 }  // namespace tessera

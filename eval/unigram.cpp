@@ -11,11 +11,13 @@ UnigramBaseline::UnigramBaseline(const std::vector<std::uint64_t>& counts) {
   double total = static_cast<double>(counts.size());
   for (const std::uint64_t count : counts) total += static_cast<double>(count);
   nats_.reserve(counts.size());
-  for (const std::uint64_t count : counts) nats_.push_back(std::log(total) - std::log(static_cast<double>(count) + 1));
+  for (const std::uint64_t count : counts)
+    nats_.push_back(std::log(total) - std::log(static_cast<double>(count) + 1));
 }
 
 double UnigramBaseline::nats(std::int64_t token) const {
-  TESSERA_CHECK(token >= 0 && static_cast<std::size_t>(token) < nats_.size(), ": token ", token, ", vocab ", nats_.size());
+  TESSERA_CHECK(token >= 0 && static_cast<std::size_t>(token) < nats_.size(), ": token ", token, ", vocab ",
+                nats_.size());
   return nats_[static_cast<std::size_t>(token)];
 }
 

@@ -1,5 +1,5 @@
-// The unigram baseline: every token is predicted by how often it occurred in the training data, whatever stands before it.
-// What a model must beat to have learnt anything from context. Torch-free.
+// The unigram baseline: every token is predicted by how often it occurred in the training data, whatever
+// stands before it. What a model must beat to have learnt anything from context. Torch-free.
 #pragma once
 #include <cstdint>
 #include <span>

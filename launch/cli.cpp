@@ -27,9 +27,9 @@ int report(const Error& error) {
 
 namespace {
 
-constexpr const char* training = "Train";
-constexpr const char* planning = "Before";
-constexpr const char* using_it = "After";
+constexpr const char* planning = "Before a run";
+constexpr const char* training = "Running";
+constexpr const char* using_it = "After a run";
 
 constexpr const char* examples =
     "Examples\n"
@@ -48,19 +48,26 @@ void add_recipe(CLI::App& command, RecipeOptions& recipe) {
   auto over = [&recipe](const std::string& prefix) {
     return [&recipe, prefix](const std::string& value) { recipe.overrides.push_back(prefix + value); };
   };
-  command.add_option_function<std::vector<std::string>>(
-             "--set",
-             [&recipe](const std::vector<std::string>& all) {
-               recipe.overrides.insert(recipe.overrides.end(), all.begin(), all.end());
-             },
-             "Set one setting, --set sync.steps=20; repeatable, wins over the file")
+  command
+      .add_option_function<std::vector<std::string>>(
+          "--set",
+          [&recipe](const std::vector<std::string>& all) {
+            recipe.overrides.insert(recipe.overrides.end(), all.begin(), all.end());
+          },
+          "Set one setting, --set sync.steps=20; repeatable, wins over the file")
       ->type_name("A.B=C")
       ->allow_extra_args(false);
-  command.add_option_function<std::string>("--slots", over("slots="), "Seats of the training (--set slots=K)")->type_name("K");
-  command.add_option_function<std::string>("--workers", over("workers="), "Processes that hold the slots (--set workers=N)")
+  command
+      .add_option_function<std::string>("--slots", over("slots="), "Seats of the training (--set slots=K)")
+      ->type_name("K");
+  command
+      .add_option_function<std::string>("--workers", over("workers="),
+                                        "Processes that hold the slots (--set workers=N)")
       ->type_name("N");
-  command.add_option_function<std::string>("--rounds", over("rounds="), "Merges to make (--set rounds=R)")->type_name("R");
-  command.add_option_function<std::string>("--seed", over("seed="), "Seed of the run (--set seed=S)")->type_name("S");
+  command.add_option_function<std::string>("--rounds", over("rounds="), "Merges to make (--set rounds=R)")
+      ->type_name("R");
+  command.add_option_function<std::string>("--seed", over("seed="), "Seed of the run (--set seed=S)")
+      ->type_name("S");
 }
 
 void add_run_options(CLI::App& command, TrainOptions& options) {
@@ -91,8 +98,8 @@ class CommandLine {
     const std::vector<std::string> known = names();
     if (!first.starts_with("-") && std::count(known.begin(), known.end(), first) == 0) {
       const std::string near = nearest_name(first, known);
-      return report(fail(ExitCode::usage, "there is no command ", first, near.empty() ? "" : "; did you mean " + near + "?",
-                         " (tessera --help lists them)"));
+      return report(fail(ExitCode::usage, "there is no command ", first,
+                         near.empty() ? "" : "; did you mean " + near + "?", " (tessera --help lists them)"));
     }
     try {
       app_.parse(argc, argv);
@@ -108,17 +115,21 @@ class CommandLine {
  private:
   /// A command whose options live as long as this object.
   template <class Options>
-  std::pair<CLI::App*, Options*> add(const char* group, const char* name, const char* help, int (*function)(const Options&)) {
+  std::pair<CLI::App*, Options*> add(const char* group, const char* name, const char* help,
+                                     int (*function)(const Options&)) {
     auto options = std::make_shared<Options>();
     CLI::App* command = app_.add_subcommand(name, help)->group(group);
-    command->callback([this, options, function] { chosen_ = [options, function] { return function(*options); }; });
+    command->callback(
+        [this, options, function] { chosen_ = [options, function] { return function(*options); }; });
     return {command, options.get()};
   }
 
   void add_training() {
     for (auto [name, help, function] :
-         {std::tuple{"train", "Coordinator and workers on this machine, watched and restarted", &command_train},
-          std::tuple{"debug", "The whole cluster in one process and one thread, for a debugger", &command_debug},
+         {std::tuple{"train", "Coordinator and workers on this machine, watched and restarted",
+                     &command_train},
+          std::tuple{"debug", "The whole cluster in one process and one thread, for a debugger",
+                     &command_debug},
           std::tuple{"run", "Under mpirun or srun: rank 0 coordinates, the others work", &command_run}}) {
       auto [command, options] = add(training, name, help, function);
       add_run_options(*command, *options);
@@ -126,43 +137,64 @@ class CommandLine {
   }
 
   void add_roles() {
-    auto [coordinator, c] = add(training, "coordinator", "The coordinator alone; workers join and leave", &command_coordinator);
+    auto [coordinator, c] =
+        add(training, "coordinator", "The coordinator alone; workers join and leave", &command_coordinator);
     add_run_options(*coordinator, c->train);
     auto over = [overrides = &c->train.recipe.overrides](const std::string& prefix) {
       return [overrides, prefix](const std::string& value) { overrides->push_back(prefix + value); };
     };
-    coordinator->add_option_function<std::string>("--listen", over("net.listen="), "Address to listen on (--set net.listen=A)")
+    coordinator
+        ->add_option_function<std::string>("--listen", over("net.listen="),
+                                           "Address to listen on (--set net.listen=A)")
         ->type_name("ADDRESS");
-    coordinator->add_option_function<std::string>("--port", over("net.port="), "Control port (--set net.port=P)")->type_name("P");
+    coordinator
+        ->add_option_function<std::string>("--port", over("net.port="), "Control port (--set net.port=P)")
+        ->type_name("P");
     coordinator->add_option("--job", c->job, "Id of the job, set by tessera train")->group("");
 
-    auto [worker, w] = add(training, "worker", "One worker; the recipe comes from the coordinator", &command_worker);
+    auto [worker, w] =
+        add(training, "worker", "One worker; the recipe comes from the coordinator", &command_worker);
     worker->add_option("--connect", w->connect, "The coordinator: host:port, or its endpoints.json")
         ->required()
         ->type_name("ADDRESS");
-    worker->add_option("--data", w->data, "This machine's copy of the data (its hash is checked)")->type_name("DIR");
-    worker->add_option("--dir", w->folder, "Where slot states are kept; default: a temporary folder")->type_name("DIR");
-    worker->add_option("--capacity", w->capacity, "Slots that it may hold at a time")->check(CLI::PositiveNumber)->type_name("N");
+    worker->add_option("--data", w->data, "This machine's copy of the data (its hash is checked)")
+        ->type_name("DIR");
+    worker->add_option("--dir", w->folder, "Where slot states are kept; default: a temporary folder")
+        ->type_name("DIR");
+    worker->add_option("--capacity", w->capacity, "Slots that it may hold at a time")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
     worker->add_flag("--quiet", w->quiet, "Only warnings");
   }
 
   void add_plan_and_describe() {
-    auto [plan, p] = add(planning, "plan", "Partition, FLOPs, memory and bytes of a recipe, computed; needs no corpus", &command_plan);
+    auto [plan, p] =
+        add(planning, "plan", "Partition, FLOPs, memory and bytes of a recipe, computed; needs no corpus",
+            &command_plan);
     add_recipe(*plan, p->recipe);
     plan->add_flag("--json", p->json, "For programs");
-    plan->add_option("--gflops", p->gflops, "Predict time: what one worker computes, GFLOP/s")->check(CLI::PositiveNumber);
-    plan->add_option("--mbits", p->mbits, "Predict time: a worker's link, Mbit/s each way")->check(CLI::PositiveNumber);
+    plan->add_option("--gflops", p->gflops, "Predict time: what one worker computes, GFLOP/s")
+        ->check(CLI::PositiveNumber);
+    plan->add_option("--mbits", p->mbits, "Predict time: a worker's link, Mbit/s each way")
+        ->check(CLI::PositiveNumber);
 
-    auto [describe, d] = add(planning, "describe", "What can be set and chosen, and what it means", &command_describe);
-    describe->add_option("what", d->what, "A table, a setting (sync.steps) or a kind (optimizer)")->type_name("WHAT");
+    auto [describe, d] =
+        add(planning, "describe", "What can be set and chosen, and what it means", &command_describe);
+    describe->add_option("what", d->what, "A table, a setting (sync.steps) or a kind (optimizer)")
+        ->type_name("WHAT");
     describe->add_option("name", d->name, "One of that kind (adamw)")->type_name("NAME");
-    describe->add_flag("--new", d->create, "Write a new plug-in and its test into the source tree: --new optimizer NAME");
+    describe->add_flag("--new", d->create,
+                       "Write a new plug-in and its test into the source tree: --new optimizer NAME");
     describe->add_flag("--markdown", d->markdown, "All settings as markdown (docs/config.md)");
-    describe->add_option("--source", d->source, "Source tree for --new; default: where this binary was built from")->type_name("DIR");
+    describe
+        ->add_option("--source", d->source,
+                     "Source tree for --new; default: where this binary was built from")
+        ->type_name("DIR");
   }
 
   void add_trained() {
-    auto [eval, e] = add(using_it, "eval", "Held-out loss, perplexity and bits per byte of a run", &command_eval);
+    auto [eval, e] =
+        add(using_it, "eval", "Held-out loss, perplexity and bits per byte of a run", &command_eval);
     add_trained_options(*eval, *e);
     eval->add_option("--data", e->data, "Other data than the recipe's")->type_name("DIR");
     eval->add_flag("--json", e->json, "For programs");
@@ -170,7 +202,8 @@ class CommandLine {
     auto [generate, g] = add(using_it, "generate", "Text from a trained model", &command_generate);
     add_trained_options(*generate, *g);
     for (const auto& [flag, setting, help] :
-         {std::tuple{"--prompt", "generate.prompt=", "Text to go on from"}, std::tuple{"--tokens", "generate.tokens=", "How many"},
+         {std::tuple{"--prompt", "generate.prompt=", "Text to go on from"},
+          std::tuple{"--tokens", "generate.tokens=", "How many"},
           std::tuple{"--temperature", "generate.temperature=", "0: always the likeliest token"},
           std::tuple{"--seed", "generate.seed=", "Another seed, another text"}}) {
       const std::string prefix = setting;
@@ -178,19 +211,26 @@ class CommandLine {
           flag, [g = g, prefix](const std::string& value) { g->overrides.push_back(prefix + value); }, help);
     }
 
-    auto [inspect, i] = add(using_it, "inspect", "What lies in a run or checkpoint; verifies every checksum", &command_inspect);
-    inspect->add_option("path", i->path, "Run directory, checkpoint folder or .safetensors file")->required()->type_name("PATH");
-    inspect->add_option("--round", i->round, "The checkpoint of this round; default: the newest")->type_name("R");
+    auto [inspect, i] = add(using_it, "inspect", "What lies in a run or checkpoint; verifies every checksum",
+                            &command_inspect);
+    inspect->add_option("path", i->path, "Run directory, checkpoint folder or .safetensors file")
+        ->required()
+        ->type_name("PATH");
+    inspect->add_option("--round", i->round, "The checkpoint of this round; default: the newest")
+        ->type_name("R");
     inspect->add_flag("--json", i->json, "For programs");
 
     auto [diff, f] = add(using_it, "diff", "First difference of two runs or checkpoints", &command_diff);
-    diff->add_option("a", f->a, "Run directory, checkpoint folder or .safetensors file")->required()->type_name("A");
+    diff->add_option("a", f->a, "Run directory, checkpoint folder or .safetensors file")
+        ->required()
+        ->type_name("A");
     diff->add_option("b", f->b, "The other one")->required()->type_name("B");
   }
 
   static void add_trained_options(CLI::App& command, TrainedOptions& options) {
     command.add_option("run", options.run, "Run directory")->required()->type_name("RUN");
-    command.add_option("--round", options.round, "The checkpoint of this round; default: the newest")->type_name("R");
+    command.add_option("--round", options.round, "The checkpoint of this round; default: the newest")
+        ->type_name("R");
     command.add_option("--set", options.overrides, "Set one setting over the run's recipe; repeatable")
         ->type_name("A.B=C")
         ->allow_extra_args(false);
@@ -203,9 +243,10 @@ class CommandLine {
   }
 
   int print_overview() const {
-    std::printf("Tessera trains one model on many loosely connected machines: each worker runs the whole model\n"
-                "forward but trains only its own slices, and a coordinator merges them every H steps.\n\n"
-                "Usage: tessera COMMAND ...\n");
+    std::printf(
+        "Tessera trains one model on many loosely connected machines: each worker runs the whole model\n"
+        "forward but trains only its own slices, and a coordinator merges them every H steps.\n\n"
+        "Usage: tessera COMMAND ...\n");
     for (const char* group : {planning, training, using_it}) {
       std::printf("\n%s\n", group);
       for (const CLI::App* command : app_.get_subcommands({})) {
@@ -223,6 +264,8 @@ class CommandLine {
 
 }  // namespace
 
-int run_cli(int argc, char** argv) { return CommandLine().run(argc, argv); }
+int run_cli(int argc, char** argv) {
+  return CommandLine().run(argc, argv);
+}
 
 }  // namespace tessera

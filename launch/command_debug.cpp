@@ -39,7 +39,7 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   PacedClock clock;
   InprocHub hub;
   const std::unique_ptr<Endpoint> coordinator_end = hub.make_coordinator(), worker_end = hub.make_worker();
-  auto coordinator = CoordinatorRole::make(run, recipe, options.resume, {*coordinator_end, clock, 1});
+  auto coordinator = CoordinatorRole::make(run, recipe, {*coordinator_end, clock, 1});
   if (!coordinator.ok()) return report(coordinator.error());
   Worker worker({.build = build_id(), .host = "debug", .capacity = static_cast<std::int32_t>(recipe.slots)}, random_bits128(),
                 *worker_end, clock);
@@ -61,6 +61,7 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
     if (signals.received() > 0 && !draining) (*coordinator)->drain("stopped by Ctrl-C"), draining = true;
   }
   while (auto row = tail.next()) printer.print(*row, clock.now());
+  if ((*coordinator)->exit_code() != 0) std::fprintf(stderr, "tessera: %s\n", (*coordinator)->reason().c_str());
   return (*coordinator)->exit_code();
 }
 

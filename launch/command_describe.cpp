@@ -10,15 +10,17 @@ namespace tessera {
 namespace {
 
 int write_new(const DescribeOptions& options) {
-  const Result<std::vector<std::string>> written = write_new_plugin(options.source, options.what, options.name);
+  const Result<std::vector<std::string>> written =
+      write_new_plugin(options.source, options.what, options.name);
   if (!written.ok()) return report(written.error());
   for (const std::string& path : *written) std::printf("wrote %s\n", path.c_str());
   for (const PluginTemplate& each : plugin_templates()) {
     if (each.kind != options.what) continue;
-    std::printf("It is a working %s: build target %s (cmake finds new files by itself), then change it as you like.\n"
-                "`tessera describe %s %s` shows its settings once it is built; docs/config.md is remade by\n"
-                "`tessera describe --markdown > docs/config.md`.\n",
-                each.kind.c_str(), each.build.c_str(), each.kind.c_str(), options.name.c_str());
+    std::printf(
+        "It is a working %s: build target %s (cmake finds new files by itself), then change it as you like.\n"
+        "`tessera describe %s %s` shows its settings once it is built; docs/config.md is remade by\n"
+        "`tessera describe --markdown > docs/config.md`.\n",
+        each.kind.c_str(), each.build.c_str(), each.kind.c_str(), options.name.c_str());
   }
   return 0;
 }

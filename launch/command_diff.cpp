@@ -1,5 +1,5 @@
-// `tessera diff`: where two runs or checkpoints part: settings, the first differing round, then shard, tensor and element.
-// Exit code 0: equal; 1: different.
+// `tessera diff`: where two runs or checkpoints part: settings, the first differing round, then shard, tensor
+// and element. Exit code 0: equal; 1: different.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -28,8 +28,8 @@ std::string index_text(const std::vector<std::int64_t>& shape, std::int64_t flat
 /// How two tensors of one name differ; "" when they do not, bit for bit.
 std::string tensor_difference(const HostTensor& a, const HostTensor& b) {
   if (a.dtype != b.dtype || a.shape != b.shape) {
-    return detail::describe(safetensors_name(a.dtype), " ", shape_text(a.shape), " against ", safetensors_name(b.dtype), " ",
-                            shape_text(b.shape));
+    return detail::describe(safetensors_name(a.dtype), " ", shape_text(a.shape), " against ",
+                            safetensors_name(b.dtype), " ", shape_text(b.shape));
   }
   const std::size_t width = size_of(a.dtype);
   std::int64_t first = -1, count = 0;
@@ -77,7 +77,8 @@ void compare_shard(const std::string& shard, const TensorMap& a, const TensorMap
     const std::string where = shard + ": " + name + ": ";
     if (in_a == a.end() || in_b == b.end()) {
       out.line(where + "only in the " + (in_b == b.end() ? "first" : "second"));
-    } else if (const std::string difference = tensor_difference(in_a->second, in_b->second); !difference.empty()) {
+    } else if (const std::string difference = tensor_difference(in_a->second, in_b->second);
+               !difference.empty()) {
       out.line(where + difference);
     }
   }
@@ -125,8 +126,8 @@ Result<std::optional<std::int64_t>> first_differing_round(const DiffOptions& opt
   const std::size_t both = std::min(a.size(), b.size());
   for (std::size_t i = 0; i < both; ++i) {
     if (a[i].round == b[i].round && a[i].state_hash == b[i].state_hash) continue;
-    std::printf("First differing round: %lld\n  %s\n  %s\n", static_cast<long long>(a[i].round), a[i].state_hash.c_str(),
-                b[i].state_hash.c_str());
+    std::printf("First differing round: %lld\n  %s\n  %s\n", static_cast<long long>(a[i].round),
+                a[i].state_hash.c_str(), b[i].state_hash.c_str());
     return std::optional(a[i].round);
   }
   if (a.size() == b.size()) {
@@ -134,7 +135,8 @@ Result<std::optional<std::int64_t>> first_differing_round(const DiffOptions& opt
     return std::optional<std::int64_t>();
   }
   std::printf("The first %zu rounds have equal state hashes; the %s run goes on to round %lld\n", both,
-              a.size() > b.size() ? "first" : "second", static_cast<long long>((a.size() > b.size() ? a : b).back().round));
+              a.size() > b.size() ? "first" : "second",
+              static_cast<long long>((a.size() > b.size() ? a : b).back().round));
   return std::optional((a.size() > b.size() ? a : b)[both].round);
 }
 

@@ -1,4 +1,5 @@
-// `tessera inspect`: what lies in a run directory, a checkpoint or a tensor file. Opening verifies every checksum.
+// `tessera inspect`: what lies in a run directory, a checkpoint or a tensor file. Opening verifies every
+// checksum.
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -24,7 +25,8 @@ Json rounds_json(const std::vector<CommittedRound>& rounds) {
 
 Json stored_json(const Stored& stored) {
   Json json = {{"path", stored.path}};
-  if (stored.version) json["version"] = *stored.version, json["job"] = stored.job, json["model"] = stored.model;
+  if (stored.version)
+    json["version"] = *stored.version, json["job"] = stored.job, json["model"] = stored.model;
   json["extra"] = Json::parse(stored.extra, nullptr, false);
   for (const auto& [shard, tensors] : stored.shards) {
     Json list = Json::array();
@@ -35,12 +37,14 @@ Json stored_json(const Stored& stored) {
                       {"norm", l2_norm(tensor)},
                       {"xxh3_128", tensor_digest(name, tensor).hex()}});
     }
-    json["shards"][shard] = {{"bytes", stored.bytes.at(shard)}, {"state_digest", state_digest(tensors).hex()}, {"tensors", list}};
+    json["shards"][shard] = {
+        {"bytes", stored.bytes.at(shard)}, {"state_digest", state_digest(tensors).hex()}, {"tensors", list}};
   }
   return json;
 }
 
-void print_rounds(const std::string& path, const std::vector<CommittedRound>& rounds, const std::vector<std::int64_t>& checkpoints) {
+void print_rounds(const std::string& path, const std::vector<CommittedRound>& rounds,
+                  const std::vector<std::int64_t>& checkpoints) {
   std::vector<std::string> names;
   for (const std::int64_t round : checkpoints) names.push_back(std::to_string(round));
   std::printf("Run %s: %zu committed rounds, checkpoints of rounds %s\n", path.c_str(), rounds.size(),
@@ -49,7 +53,8 @@ void print_rounds(const std::string& path, const std::vector<CommittedRound>& ro
   std::printf("\n%7s %9s %9s  %s\n", "round", "loss", "held-out", "state hash");
   for (const CommittedRound& round : rounds) {
     std::printf("%7lld %9.4f %9s  %s\n", static_cast<long long>(round.round), round.loss,
-                round.eval_loss ? format_double(std::round(*round.eval_loss * 1e4) / 1e4).c_str() : "", round.state_hash.c_str());
+                round.eval_loss ? format_double(std::round(*round.eval_loss * 1e4) / 1e4).c_str() : "",
+                round.state_hash.c_str());
   }
   std::printf("\n");
 }
@@ -58,18 +63,22 @@ void print_stored(const Stored& stored) {
   std::size_t tensors = 0;
   std::uint64_t bytes = 0;
   for (const auto& [shard, map] : stored.shards) tensors += map.size(), bytes += stored.bytes.at(shard);
-  std::printf("%s: %zu tensors in %zu %s, %s, all checksums good\n", stored.path.c_str(), tensors, stored.shards.size(),
-              stored.shards.size() == 1 ? "file" : "files", format_bytes(static_cast<double>(bytes)).c_str());
+  std::printf("%s: %zu tensors in %zu %s, %s, all checksums good\n", stored.path.c_str(), tensors,
+              stored.shards.size(), stored.shards.size() == 1 ? "file" : "files",
+              format_bytes(static_cast<double>(bytes)).c_str());
   if (stored.version) {
-    std::printf("version %lld of job %s, model %s\n", static_cast<long long>(*stored.version), stored.job.c_str(), stored.model.c_str());
+    std::printf("version %lld of job %s, model %s\n", static_cast<long long>(*stored.version),
+                stored.job.c_str(), stored.model.c_str());
   }
   if (stored.extra != "{}") std::printf("notes %s\n", stored.extra.c_str());
   for (const auto& [shard, map] : stored.shards) {
     std::printf("\n%s.safetensors  %s  state digest %s\n", shard.c_str(),
-                format_bytes(static_cast<double>(stored.bytes.at(shard))).c_str(), state_digest(map).hex().c_str());
+                format_bytes(static_cast<double>(stored.bytes.at(shard))).c_str(),
+                state_digest(map).hex().c_str());
     for (const auto& [name, tensor] : map) {
-      std::printf("  %-44s %-4s %-16s norm %-12.6g %s\n", name.c_str(), safetensors_name(tensor.dtype), shape_text(tensor.shape).c_str(),
-                  l2_norm(tensor), format_bytes(static_cast<double>(tensor.bytes().size())).c_str());
+      std::printf("  %-44s %-4s %-16s norm %-12.6g %s\n", name.c_str(), safetensors_name(tensor.dtype),
+                  shape_text(tensor.shape).c_str(), l2_norm(tensor),
+                  format_bytes(static_cast<double>(tensor.bytes().size())).c_str());
     }
   }
 }

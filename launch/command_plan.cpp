@@ -1,4 +1,7 @@
-// `tessera plan`: what a recipe will cost, computed from its shapes alone. No corpus is read and nothing is trained.
+// `tessera plan`: what a recipe will cost, computed from its shapes alone. No corpus is read and nothing is
+// trained.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -13,7 +16,8 @@
 namespace tessera {
 namespace {
 
-/// Where neither the recipe nor the tokenizer says how many tokens there are (it will learn them from the corpus).
+/// Where neither the recipe nor the tokenizer says how many tokens there are (it will learn them from the
+/// corpus).
 constexpr std::int64_t assumed_vocab = 2048;
 
 /// What the recipe asks for; 0: known only after the tokenizer has seen the corpus.
@@ -25,7 +29,9 @@ std::int64_t known_vocab(const Recipe& recipe) {
 
 double bytes_per_parameter(const Choice& codec) {
   constexpr std::size_t many = 1 << 20;
-  return static_cast<double>(Registry<Codec>::builtin().make(codec.name, *codec.settings, {})->encoded_bytes(many)) / many;
+  return static_cast<double>(
+             Registry<Codec>::builtin().make(codec.name, *codec.settings, {})->encoded_bytes(many)) /
+         many;
 }
 
 struct Planned {
@@ -42,15 +48,17 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   TESSERA_ASSIGN(ModelParts model, assemble_model(recipe, vocab));
   const CostModel shape = model.family->cost();
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
-  CostSettings settings{.tokens_per_step = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1)),
-                        .steps = method->steps_per_merge(),
-                        .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
-                        .anchor = method->steps_locally(),
-                        .bytes_up = bytes_per_parameter(recipe.codec.up),
-                        .bytes_down = bytes_per_parameter(recipe.codec.down)};
+  CostSettings settings{
+      .tokens_per_step = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1)),
+      .steps = method->steps_per_merge(),
+      .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
+      .anchor = method->steps_locally(),
+      .bytes_up = bytes_per_parameter(recipe.codec.up),
+      .bytes_down = bytes_per_parameter(recipe.codec.down)};
   CostReport cost = cost_of(model.plan, model.specs, shape, settings);
   if (known == 0) {
-    cost.notes.push_back("a vocabulary of " + std::to_string(vocab) + " tokens is assumed; model.vocab says how many the tokenizer learns");
+    cost.notes.push_back("a vocabulary of " + std::to_string(vocab) +
+                         " tokens is assumed; model.vocab says how many the tokenizer learns");
   }
   return Planned{std::move(recipe), std::move(model), vocab, settings, std::move(cost)};
 }
@@ -78,30 +86,35 @@ nlohmann::ordered_json prediction_json(const RoundTime& time) {
 }
 
 Cluster cluster_of(const PlanOptions& options) {
-  return {.flops_per_second = options.gflops * 1e9, .up_bits = options.mbits * 1e6, .down_bits = options.mbits * 1e6};
+  return {.flops_per_second = options.gflops * 1e9,
+          .up_bits = options.mbits * 1e6,
+          .down_bits = options.mbits * 1e6};
 }
 
 void print_json(const Planned& p, const PlanOptions& options) {
   const CostReport& cost = p.cost;
-  nlohmann::ordered_json json = {{"parameters", cost.parameters},
-                                 {"vocab", p.vocab},
-                                 {"trainable_share", mean_share(cost)},
-                                 {"flops_saved", cost.flops_saved()},
-                                 {"memory_saved", cost.memory_saved()},
-                                 {"bytes_saved", cost.bytes_saved()},
-                                 {"memory_saved_against_data_parallel", cost.memory_saved_against_data_parallel()},
-                                 {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
-                                 {"coordinator_bytes", cost.coordinator_bytes},
-                                 {"steps_per_merge", p.settings.steps},
-                                 {"slots", nlohmann::ordered_json::array()},
-                                 {"slices", nlohmann::ordered_json::array()},
-                                 {"notes", cost.notes}};
+  nlohmann::ordered_json json = {
+      {"parameters", cost.parameters},
+      {"vocab", p.vocab},
+      {"trainable_share", mean_share(cost)},
+      {"flops_saved", cost.flops_saved()},
+      {"memory_saved", cost.memory_saved()},
+      {"bytes_saved", cost.bytes_saved()},
+      {"memory_saved_against_data_parallel", cost.memory_saved_against_data_parallel()},
+      {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
+      {"coordinator_bytes", cost.coordinator_bytes},
+      {"steps_per_merge", p.settings.steps},
+      {"slots", nlohmann::ordered_json::array()},
+      {"slices", nlohmann::ordered_json::array()},
+      {"notes", cost.notes}};
   for (const SlotCost& slot : cost.slots) json["slots"].push_back(slot_json(slot));
   for (const Slice& slice : p.model.plan.slices) {
-    json["slices"].push_back(
-        {{"name", slice.name}, {"parameters", elements_in(slice.rows, p.model.specs)}, {"owners", slice.owners}});
+    json["slices"].push_back({{"name", slice.name},
+                              {"parameters", elements_in(slice.rows, p.model.specs)},
+                              {"owners", slice.owners}});
   }
-  if (options.gflops > 0) json["round"] = prediction_json(predict_round(cost, p.settings, cluster_of(options)));
+  if (options.gflops > 0)
+    json["round"] = prediction_json(predict_round(cost, p.settings, cluster_of(options)));
   std::printf("%s\n", json.dump(2).c_str());
 }
 
@@ -112,11 +125,13 @@ void print_head(const Planned& p, const PlanOptions& options) {
   std::printf("Model      %s, %s parameters, vocabulary %lld, context %lld\n", r.model.family.name.c_str(),
               format_count(p.cost.parameters).c_str(), static_cast<long long>(p.vocab),
               static_cast<long long>(p.model.family->cost().context));
-  std::printf("Method     %s, outer %s with lr %s and momentum %s, inner %s\n", r.outer.method.name.c_str(), r.outer.rule.c_str(),
-              format_double(r.outer.lr).c_str(), format_double(r.outer.momentum).c_str(), r.inner.optimizer.name.c_str());
+  std::printf("Method     %s, outer %s with lr %s and momentum %s, inner %s\n", r.outer.method.name.c_str(),
+              r.outer.rule.c_str(), format_double(r.outer.lr).c_str(),
+              format_double(r.outer.momentum).c_str(), r.inner.optimizer.name.c_str());
   std::printf("Work       %lld slots on %lld workers, %lld rounds of %lld steps of %lld samples: %s tokens\n",
-              static_cast<long long>(r.slots), static_cast<long long>(r.workers), static_cast<long long>(r.rounds),
-              static_cast<long long>(r.sync.steps), static_cast<long long>(r.batch), format_count(tokens).c_str());
+              static_cast<long long>(r.slots), static_cast<long long>(r.workers),
+              static_cast<long long>(r.rounds), static_cast<long long>(r.sync.steps),
+              static_cast<long long>(r.batch), format_count(tokens).c_str());
 }
 
 std::string owners_text(const std::vector<std::int32_t>& owners, std::int32_t slots) {
@@ -138,49 +153,73 @@ void print_partition(const Planned& p) {
     share.parameters += elements_in(slice.rows, p.model.specs);
     share.slices.push_back(slice.name);
   }
-  const std::string parts = p.recipe.partial.cut == "none" ? "" : ", " + std::to_string(p.recipe.partial.slices) + " slices of each group";
+  const std::string parts = p.recipe.partial.cut == "none"
+                                ? ""
+                                : ", " + std::to_string(p.recipe.partial.slices) + " slices of each group";
   std::printf("\nPartition  cut %s%s\n", p.recipe.partial.cut.c_str(), parts.c_str());
   for (const auto& [owners, share] : shares) {
-    const std::string more = share.slices.size() > 1 ? " and " + std::to_string(share.slices.size() - 1) + " more" : "";
+    const std::string more =
+        share.slices.size() > 1 ? " and " + std::to_string(share.slices.size() - 1) + " more" : "";
     std::printf("  %-18s %9s  %s%s\n", owners_text(owners, p.model.plan.slots).c_str(),
-                format_count(static_cast<double>(share.parameters)).c_str(), share.slices.front().c_str(), more.c_str());
+                format_count(static_cast<double>(share.parameters)).c_str(), share.slices.front().c_str(),
+                more.c_str());
   }
 }
 
 void print_slots(const CostReport& cost) {
-  std::printf("\n%-6s %10s %7s %12s %12s %12s %12s\n", "slot", "trains", "share", "FLOPs/step", "memory", "up/merge", "down/merge");
+  std::printf("\n%-6s %10s %7s %12s %12s %12s %12s\n", "slot", "trains", "share", "FLOPs/step", "memory",
+              "up/merge", "down/merge");
   for (const SlotCost& slot : cost.slots) {
-    std::printf("%-6d %10s %6.1f%% %12s %12s %12s %12s\n", slot.slot, format_count(slot.owned_parameters).c_str(),
-                100 * slot.trainable_share, format_count(slot.step.total()).c_str(), format_bytes(slot.memory.total()).c_str(),
+    std::printf("%-6d %10s %6.1f%% %12s %12s %12s %12s\n", slot.slot,
+                format_count(slot.owned_parameters).c_str(), 100 * slot.trainable_share,
+                format_count(slot.step.total()).c_str(), format_bytes(slot.memory.total()).c_str(),
                 format_bytes(slot.bytes_up).c_str(), format_bytes(slot.bytes_down).c_str());
   }
-  std::printf("Memory is weights, gradients, moments and anchors in fp32, without activations; the coordinator needs %s.\n",
-              format_bytes(cost.coordinator_bytes).c_str());
+  std::printf(
+      "Memory is weights, gradients, moments and anchors in fp32, without activations; the coordinator needs "
+      "%s.\n",
+      format_bytes(cost.coordinator_bytes).c_str());
+}
+
+/// "7.8% less", "0.4% more"
+std::string change(double saved) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.1f%% %s", 100 * std::abs(saved), saved < 0 ? "more" : "less");
+  return text;
 }
 
 void print_comparison(const Planned& p) {
   const CostReport& cost = p.cost;
-  std::printf("\nAll slots, %lld steps %14s %14s %14s\n", static_cast<long long>(p.settings.steps), "this recipe", "DiLoCo", "data parallel");
-  auto row = [](const char* name, std::string (*format)(double), double ours, double diloco, double parallel) {
-    std::printf("  %-18s %14s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(), format(parallel).c_str());
+  std::printf("\nAll slots, %lld steps %14s %14s %14s\n", static_cast<long long>(p.settings.steps),
+              "this recipe", "DiLoCo", "data parallel");
+  auto row = [](const char* name, std::string (*format)(double), double ours, double diloco,
+                double parallel) {
+    std::printf("  %-18s %14s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(),
+                format(parallel).c_str());
   };
   row("FLOPs", format_count, cost.total.flops, cost.total_diloco.flops, cost.total_data_parallel.flops);
-  row("static memory", format_bytes, cost.total.memory, cost.total_diloco.memory, cost.total_data_parallel.memory);
-  row("bytes up", format_bytes, cost.total.bytes_up, cost.total_diloco.bytes_up, cost.total_data_parallel.bytes_up);
-  row("bytes down", format_bytes, cost.total.bytes_down, cost.total_diloco.bytes_down, cost.total_data_parallel.bytes_down);
-  std::printf("Saved: %.1f%% of FLOPs, %.1f%% of memory and %.1f%% of bytes against DiLoCo; %.1f%% of memory and %.1f%% of bytes\n"
-              "against data parallel.\n",
-              100 * cost.flops_saved(), 100 * cost.memory_saved(), 100 * cost.bytes_saved(),
-              100 * cost.memory_saved_against_data_parallel(), 100 * cost.bytes_saved_against_data_parallel());
+  row("static memory", format_bytes, cost.total.memory, cost.total_diloco.memory,
+      cost.total_data_parallel.memory);
+  row("bytes up", format_bytes, cost.total.bytes_up, cost.total_diloco.bytes_up,
+      cost.total_data_parallel.bytes_up);
+  row("bytes down", format_bytes, cost.total.bytes_down, cost.total_diloco.bytes_down,
+      cost.total_data_parallel.bytes_down);
+  std::printf("Against DiLoCo: %s FLOPs, %s memory, %s bytes. Against data parallel: %s memory, %s bytes.\n",
+              change(cost.flops_saved()).c_str(), change(cost.memory_saved()).c_str(),
+              change(cost.bytes_saved()).c_str(), change(cost.memory_saved_against_data_parallel()).c_str(),
+              change(cost.bytes_saved_against_data_parallel()).c_str());
 }
 
 void print_prediction(const Planned& p, const PlanOptions& options) {
   const RoundTime time = predict_round(p.cost, p.settings, cluster_of(options));
-  std::printf("\nPredicted at %s GFLOP/s per worker and %s: a round takes %s, of which compute %.1f%%; the run %s.\n",
-              format_double(options.gflops).c_str(),
-              options.mbits > 0 ? (format_double(options.mbits) + " Mbit/s each way").c_str() : "unlimited links",
-              format_duration(time.total()).c_str(), 100 * time.compute_utilisation(),
-              format_duration(time.total() * static_cast<double>(p.recipe.horizon()) / static_cast<double>(p.settings.steps)).c_str());
+  std::printf(
+      "\nPredicted at %s GFLOP/s per worker and %s: a round takes %s, of which compute %.1f%%; the run %s.\n",
+      format_double(options.gflops).c_str(),
+      options.mbits > 0 ? (format_double(options.mbits) + " Mbit/s each way").c_str() : "unlimited links",
+      format_duration(time.total()).c_str(), 100 * time.compute_utilisation(),
+      format_duration(time.total() * static_cast<double>(p.recipe.horizon()) /
+                      static_cast<double>(p.settings.steps))
+          .c_str());
 }
 
 }  // namespace

@@ -24,7 +24,6 @@ Result<Opened> open(const TrainedOptions& options) {
   TESSERA_ASSIGN(Recipe parsed, load_recipe(run.recipe(), options.overrides, builtin_catalogs()));
   auto recipe = std::make_shared<const Recipe>(std::move(parsed));
   TESSERA_ASSIGN(const SavedParameters saved, load_parameters(options.run, options.round));
-  for (const std::string& reason : saved.skipped) std::fprintf(stderr, "tessera: skipped a checkpoint: %s\n", reason.c_str());
   TESSERA_ASSIGN(TrainedModel model, TrainedModel::make(recipe, options.data));
   TESSERA_TRY(model.set_parameters(saved.parameters));
   return Opened{std::move(model), saved.version, recipe};

@@ -1,5 +1,5 @@
-// The commands of `tessera`, one function each, in launch/command_NAME.cpp. They return the exit code of the process
-// (base/error.h) and print what went wrong. launch/cli.cpp turns the command line into these options.
+// The commands of `tessera`, one function each, in launch/command_NAME.cpp. They return the exit code of the
+// process (base/error.h) and print what went wrong. launch/cli.cpp turns the command line into these options.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -11,7 +11,8 @@
 
 namespace tessera {
 
-/// A recipe file and what the command line says over it, as "a.b=c" (--slots, --workers, --rounds and --seed are such too).
+/// A recipe file and what the command line says over it, as "a.b=c" (--slots, --workers, --rounds and --seed
+/// are such too).
 struct RecipeOptions {
   std::string file;
   std::vector<std::string> overrides;
@@ -34,16 +35,16 @@ int command_debug(const TrainOptions& options);
 int command_run(const TrainOptions& options);
 
 struct CoordinatorOptions {
-  TrainOptions train;    ///< --listen and --port arrive as overrides of net.listen and net.port
-  std::string job;       ///< set by `train`: hex id of the job; empty: drawn
+  TrainOptions train;  ///< --listen and --port arrive as overrides of net.listen and net.port
+  std::string job;     ///< set by `train`: hex id of the job; empty: drawn
 };
 int command_coordinator(const CoordinatorOptions& options);
 
 struct WorkerOptions {
-  std::string connect;       ///< host:port of the coordinator, or the path of its endpoints.json
-  std::string data;          ///< this machine's copy of the data; empty: data.path of the recipe
-  std::string folder;        ///< where slot states are kept; empty: a temporary folder
-  std::int64_t capacity = 1; ///< slots that it is willing to hold
+  std::string connect;        ///< host:port of the coordinator, or the path of its endpoints.json
+  std::string data;           ///< this machine's copy of the data; empty: data.path of the recipe
+  std::string folder;         ///< where slot states are kept; empty: a temporary folder
+  std::int64_t capacity = 1;  ///< slots that it is willing to hold
   bool quiet = false;
 };
 int command_worker(const WorkerOptions& options);
@@ -51,8 +52,8 @@ int command_worker(const WorkerOptions& options);
 struct PlanOptions {
   RecipeOptions recipe;
   bool json = false;
-  double gflops = 0;       ///< what one worker computes, for a prediction of time; 0: none is made
-  double mbits = 0;        ///< its link, in each direction; 0: unlimited
+  double gflops = 0;  ///< what one worker computes, for a prediction of time; 0: none is made
+  double mbits = 0;   ///< its link, in each direction; 0: unlimited
 };
 int command_plan(const PlanOptions& options);
 
@@ -68,22 +69,22 @@ int command_eval(const TrainedOptions& options);
 int command_generate(const TrainedOptions& options);
 
 struct InspectOptions {
-  std::string path;                    ///< a run directory, a checkpoint folder or a safetensors file
+  std::string path;  ///< a run directory, a checkpoint folder or a safetensors file
   std::optional<std::int64_t> round;
   bool json = false;
 };
 int command_inspect(const InspectOptions& options);
 
 struct DiffOptions {
-  std::string a, b;                    ///< run directories, checkpoint folders or safetensors files
+  std::string a, b;  ///< run directories, checkpoint folders or safetensors files
 };
 int command_diff(const DiffOptions& options);
 
 struct DescribeOptions {
   std::string what, name;
-  bool markdown = false;               ///< docs/config.md
-  bool create = false;                 ///< --new: write a plug-in file and its test
-  std::string source;                  ///< the source tree for --new; empty: the one this binary was built from
+  bool markdown = false;  ///< docs/config.md
+  bool create = false;    ///< --new: write a plug-in file and its test
+  std::string source;     ///< the source tree for --new; empty: the one this binary was built from
 };
 int command_describe(const DescribeOptions& options);
 

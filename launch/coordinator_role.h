@@ -22,14 +22,16 @@ struct CoordinatorSurroundings {
 
 class CoordinatorRole {
  public:
-  /// Opens (or recovers) the run in its directory.
-  static Result<std::unique_ptr<CoordinatorRole>> make(const RunDirectory& run, const Recipe& recipe, bool resume,
+  /// Opens (or recovers) the run in its directory. The recipe must outlive the role.
+  static Result<std::unique_ptr<CoordinatorRole>> make(const RunDirectory& run, const Recipe& recipe,
                                                        CoordinatorSurroundings surroundings);
   virtual ~CoordinatorRole() = default;
   /// Handles what has arrived; waits for it at most until `wait_until`.
   virtual void pump(Instant wait_until) = 0;
   virtual bool done() const = 0;
+  /// How it ended; done() is true.
   virtual int exit_code() const = 0;
+  virtual std::string reason() const = 0;
   /// Starts nothing new, checkpoints, ends with exit code 75.
   virtual void drain(const std::string& reason) = 0;
   virtual const Metrics& metrics() const = 0;

@@ -27,8 +27,10 @@ bool is_plugin_name(const std::string& name) {
 }
 
 std::string filled(std::string text, const std::string& name) {
-  for (const auto& [mark, value] : {std::pair<std::string, std::string>{"@name@", name}, {"@Name@", class_name(name)}}) {
-    for (std::size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += value.size()) text.replace(at, mark.size(), value);
+  for (const auto& [mark, value] :
+       {std::pair<std::string, std::string>{"@name@", name}, {"@Name@", class_name(name)}}) {
+    for (std::size_t at = 0; (at = text.find(mark, at)) != std::string::npos; at += value.size())
+      text.replace(at, mark.size(), value);
   }
   return text;
 }
@@ -43,20 +45,24 @@ Status write_text(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
-Result<std::vector<std::string>> write_new_plugin(const std::string& root, const std::string& kind, const std::string& name) {
+Result<std::vector<std::string>> write_new_plugin(const std::string& root, const std::string& kind,
+                                                  const std::string& name) {
   std::vector<std::string> kinds;
   const PluginTemplate* chosen = nullptr;
   for (const PluginTemplate& each : plugin_templates()) {
     kinds.push_back(each.kind);
     if (each.kind == kind) chosen = &each;
   }
-  if (chosen == nullptr) return fail(ExitCode::usage, "--new can write ", join(kinds, ", "), ", not \"", kind, "\"");
+  if (chosen == nullptr)
+    return fail(ExitCode::usage, "--new can write ", join(kinds, ", "), ", not \"", kind, "\"");
   if (!is_plugin_name(name)) {
-    return fail(ExitCode::usage, "\"", name, "\" cannot be the name of a plug-in: wants lower-case letters, digits and _, a letter first");
+    return fail(ExitCode::usage, "\"", name,
+                "\" cannot be the name of a plug-in: wants lower-case letters, digits and _, a letter first");
   }
   const fs::path tree = root.empty() ? fs::path(TESSERA_SOURCE_TREE) : fs::path(root);
   if (!fs::is_directory(tree / chosen->folder)) {
-    return fail(ExitCode::usage, tree.string(), " is not the source tree of tessera (no ", chosen->folder, "); say --source DIR");
+    return fail(ExitCode::usage, tree.string(), " is not the source tree of tessera (no ", chosen->folder,
+                "); say --source DIR");
   }
   const fs::path source = tree / chosen->folder / (name + ".cpp");
   const fs::path test = tree / chosen->test_folder / (name + "_test.cpp");

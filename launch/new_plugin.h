@@ -1,4 +1,5 @@
-// `tessera describe --new KIND NAME`: a new plug-in that works, with its test, written into the source tree as a place to start.
+// `tessera describe --new KIND NAME`: a new plug-in that works, with its test, written into the source tree
+// as a place to start.
 #pragma once
 #include <string>
 #include <vector>
@@ -7,7 +8,8 @@
 
 namespace tessera {
 
-/// A kind of plug-in that can be begun from a template. In the texts, @name@ and @Name@ stand for the plug-in.
+/// A kind of plug-in that can be begun from a template. In the texts, @name@ and @Name@ stand for the
+/// plug-in.
 struct PluginTemplate {
   std::string kind;         ///< "optimizer"
   std::string folder;       ///< "optim/inner"
@@ -17,8 +19,10 @@ struct PluginTemplate {
 };
 const std::vector<PluginTemplate>& plugin_templates();
 
-/// Writes FOLDER/NAME.cpp and TEST_FOLDER/NAME_test.cpp under `root` (empty: the tree this binary was built from) and gives their
-/// paths. Refused: an unknown kind, a name that is no lower-case identifier, files that exist.
-Result<std::vector<std::string>> write_new_plugin(const std::string& root, const std::string& kind, const std::string& name);
+/// Writes FOLDER/NAME.cpp and TEST_FOLDER/NAME_test.cpp under `root` (empty: the tree this binary was built
+/// from) and gives their paths. Refused: an unknown kind, a name that is no lower-case identifier, files that
+/// exist.
+Result<std::vector<std::string>> write_new_plugin(const std::string& root, const std::string& kind,
+                                                  const std::string& name);
 
 }  // namespace tessera

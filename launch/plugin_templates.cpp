@@ -4,7 +4,8 @@
 namespace tessera {
 namespace {
 
-constexpr const char* optimizer_source = R"(// @name@: one line on what it does and where it comes from (paper, equation).
+constexpr const char* optimizer_source =
+    R"(// @name@: one line on what it does and where it comes from (paper, equation).
 //   m = momentum m + (1 - momentum) g;   value = value - lr m
 #include "base/fields.h"
 #include "optim/inner_state.h"
@@ -52,7 +53,8 @@ TESSERA_REGISTER(InnerOptimizer, @name@, @Name@, @Name@Settings, "one line for `
 }  // namespace tessera
 )";
 
-constexpr const char* optimizer_test = R"(// The optimizer @name@, by hand. The contract of all optimizers is tested in tests/optim/torch/.
+constexpr const char* optimizer_test =
+    R"(// The optimizer @name@, by hand. The contract of all optimizers is tested in tests/optim/torch/.
 #include <ATen/Functions.h>
 #include <gtest/gtest.h>
 
@@ -74,7 +76,8 @@ TEST(@Name@, TakesTheStepsOfItsFormula) {
 }  // namespace tessera
 )";
 
-constexpr const char* schedule_source = R"(// @name@: one line on its shape and where it comes from. With t = (s - warmup) / (horizon - warmup), held in [0, 1]:
+constexpr const char* schedule_source =
+    R"(// @name@: one line on its shape and where it comes from. With t = (s - warmup) / (horizon - warmup), held in [0, 1]:
 //   factor(s) = warmup(s) (final + (1 - final) (1 - t)^power)
 #include <cmath>
 
@@ -134,7 +137,9 @@ TEST(@Name@, FallsFromOneToItsFinalFraction) {
 }  // namespace tessera
 )";
 
-constexpr const char* family_source = R"(// @name@: one line on the model and where it comes from. As it stands: every token predicts the next one through an MLP.
+constexpr const char* family_source =
+    R"(// @name@: one line on the model and where it comes from. As it stands: every token predicts the next one through an MLP.
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
@@ -203,7 +208,8 @@ TESSERA_REGISTER(Family, @name@, @Name@, @Name@Settings, "one line for `tessera 
 }  // namespace tessera
 )";
 
-constexpr const char* family_test = R"(// The family @name@. The contract of all families is tested in tests/models/contract_test.cpp.
+constexpr const char* family_test =
+    R"(// The family @name@. The contract of all families is tested in tests/models/contract_test.cpp.
 #include <ATen/core/Tensor.h>
 #include <gtest/gtest.h>
 
@@ -228,7 +234,8 @@ TEST(@Name@, GivesLogitsForEveryToken) {
 
 const std::vector<PluginTemplate>& plugin_templates() {
   static const std::vector<PluginTemplate> templates = {
-      {"optimizer", "optim/inner", "tests/optim/torch", "optim_torch_tests", optimizer_source, optimizer_test},
+      {"optimizer", "optim/inner", "tests/optim/torch", "optim_torch_tests", optimizer_source,
+       optimizer_test},
       {"schedule", "optim/schedules", "tests/optim", "optim_tests", schedule_source, schedule_test},
       {"family", "models/families", "tests/models", "models_tests", family_source, family_test},
   };

@@ -2,12 +2,12 @@
 # Installs what is missing to build, test and run Tessera on Debian 12. Safe to repeat: when nothing is missing it uses no
 # network and no root, and takes well under a second.
 #
-#   launch/setup.sh [build] [tests] [torch] [corpus-tools] [slurm] [all]        (default: build torch)
+#   launch/setup.sh [build] [tests] [torch] [corpus-tools] [slurm] [all]        (default: build corpus-tools torch)
 #
 #   build         compiler, CMake and the libraries that Tessera links (apt-get)
 #   tests         GoogleTest, Google Benchmark, clang-format (apt-get); promtool, unpacked under .deps/tools
 #   torch         LibTorch from PyPI's CPU-loadable wheels, unpacked once per machine and linked from .deps/site
-#   corpus-tools  Jane Austen's novels (package r-cran-janeaustenr, unpacked under .deps/corpus; R itself is not installed)
+#   corpus-tools  what data/corpora/*.sh need to fetch and decode their corpora (apt-get)
 #   slurm         a Slurm to play with (launch/slurm_playground.sh)
 #
 # The unpacked wheels are shared by all clones: $TESSERA_DEPS, or ~/.cache/tessera/deps.
@@ -20,7 +20,7 @@ cache=${TESSERA_DEPS:-${XDG_CACHE_HOME:-${HOME:-$deps}/.cache}/tessera/deps}
 build_packages=(g++ make cmake ninja-build ccache mold pkg-config git ca-certificates libopenmpi-dev openmpi-bin
   libzmq3-dev cppzmq-dev libcapnp-dev capnproto prometheus-cpp-dev nlohmann-json3-dev libtomlplusplus-dev libcli11-dev
   libspdlog-dev libzstd-dev libxxhash-dev libsodium-dev libssl-dev libsentencepiece-dev libncurses-dev)
-test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3)
+test_packages=(libgtest-dev libgmock-dev libbenchmark-dev clang-format python3 python3-xxhash)
 torch_packages=(python3 unzip ca-certificates)
 slurm_packages=(slurm-wlm munge)
 
@@ -142,8 +142,10 @@ fetch_wheels() {  # into a folder
       python3 -m pip --version >/dev/null 2>&1 || need_packages "pip" python3-pip
       local python=python3
       python3 -m pip --version >/dev/null 2>&1 || python=/usr/bin/python3
-      say "torch: downloading $name $version ..."
-      "$python" -m pip download --quiet --no-deps --disable-pip-version-check --dest "$folder" --python-version 311 \
+      say "torch: downloading $name $version$([[ $name != torch ]] || echo ' (0.53 GB)') ..."
+      local quiet=(--quiet)
+      [[ ! -t 1 ]] || quiet=()  # pip's progress bar is for terminals
+      "$python" -m pip download "${quiet[@]}" --no-deps --disable-pip-version-check --dest "$folder" --python-version 311 \
         --implementation cp "${platforms[@]}" --only-binary=:all: "$name==$version" </dev/null ||
         die "torch: cannot download $name $version with pip. Without a network: put its wheel into $deps/wheels and run this again"
     fi
@@ -210,7 +212,8 @@ need_torch() {
   fi
   [[ $(uname -m) == x86_64 ]] || die "torch: the pinned wheels are for x86_64; this machine is $(uname -m)"
   need_packages "torch" "${torch_packages[@]}"
-  mkdir -p "$deps" "$cache"
+  mkdir -p "$deps"
+  { mkdir -p "$cache" 2>/dev/null && [[ -w $cache ]]; } || { cache=$deps/cache; mkdir -p "$cache"; }
   exec 9>"$cache/lock"
   flock -n 9 || { say "torch: another setup is at work in $cache; waiting ..."; flock 9; }
   sweep_cache
@@ -247,10 +250,7 @@ need() {
       command -v promtool >/dev/null || need_unpacked "tests" prometheus "$deps/tools/prometheus" usr/bin/promtool
       ;;
     torch) need_torch ;;
-    corpus-tools)
-      need_packages "corpus-tools" python3
-      need_unpacked "corpus-tools" r-cran-janeaustenr "$deps/corpus/janeaustenr" usr/lib/R/site-library/janeaustenr/data/Rdata.rdb
-      ;;
+    corpus-tools) need_packages "corpus-tools" python3 dpkg ;;
     slurm) need_slurm ;;
     all) for part in build tests torch corpus-tools slurm; do need "$part"; done ;;
     -h | --help) sed -n '2,/^set /{/^set /!s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" ;;
@@ -258,5 +258,5 @@ need() {
   esac
 }
 
-(($# > 0)) || set -- build torch
+(($# > 0)) || set -- build corpus-tools torch
 for part in "$@"; do need "$part"; done

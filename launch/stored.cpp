@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -32,7 +33,8 @@ Result<Stored> named_by_manifest(const fs::path& folder) {
   const char* text = reinterpret_cast<const char*>(manifest.bytes.data());
   const nlohmann::json json = nlohmann::json::parse(text, text + manifest.bytes.size(), nullptr, false);
   if (!json.is_object() || !json.contains("version") || !json["version"].is_number_integer()) {
-    return fail(ExitCode::storage, (folder / "manifest.json").string(), " is damaged: not the JSON of a checkpoint");
+    return fail(ExitCode::storage, (folder / "manifest.json").string(),
+                " is damaged: not the JSON of a checkpoint");
   }
   Stored stored{.path = folder.string(), .version = json["version"].get<std::int64_t>()};
   for (const auto& [key, value] : {std::pair{"job", &stored.job}, std::pair{"model", &stored.model}}) {
@@ -44,7 +46,9 @@ Result<Stored> named_by_manifest(const fs::path& folder) {
 Result<Stored> open_checkpoint(const fs::path& folder) {
   TESSERA_ASSIGN(Stored stored, named_by_manifest(folder));
   const std::optional<Digest> job = Digest::from_hex(stored.job), model = Digest::from_hex(stored.model);
-  if (!job || !model) return fail(ExitCode::storage, (folder / "manifest.json").string(), " is damaged: no digest of job or model");
+  if (!job || !model)
+    return fail(ExitCode::storage, (folder / "manifest.json").string(),
+                " is damaged: no digest of job or model");
   const CheckpointStore store(folder.parent_path(), {.job = *job, .model = *model});
   TESSERA_ASSIGN(const Checkpoint checkpoint, store.load(Version{*stored.version}));
   stored.extra = checkpoint.extra;
@@ -80,9 +84,13 @@ Result<std::vector<std::int64_t>> stored_rounds(const std::string& run) {
 Result<Stored> open_stored(const std::string& path, std::optional<std::int64_t> round) {
   if (!fs::exists(path)) return fail(ExitCode::usage, "there is no ", path);
   if (!fs::is_directory(path)) return open_file(path);
-  if (fs::exists(fs::path(path) / "manifest.json")) return open_checkpoint(fs::path(path).lexically_normal());
+  if (fs::exists(fs::path(path) / "manifest.json")) {
+    const fs::path folder = fs::absolute(path).lexically_normal();
+    return open_checkpoint(folder.has_filename() ? folder : folder.parent_path());
+  }
   if (!is_run_directory(path)) {
-    return fail(ExitCode::usage, path, " is neither a run directory, nor a checkpoint folder, nor a .safetensors file");
+    return fail(ExitCode::usage, path,
+                " is neither a run directory, nor a checkpoint folder, nor a .safetensors file");
   }
   TESSERA_ASSIGN(std::vector<std::int64_t> rounds, stored_rounds(path));
   if (rounds.empty()) return fail(ExitCode::usage, path, " has no checkpoint yet");
@@ -93,7 +101,8 @@ Result<Stored> open_stored(const std::string& path, std::optional<std::int64_t> 
   if (fs::exists(folder)) return open_checkpoint(folder);
   std::vector<std::string> known;
   for (const std::int64_t each : rounds) known.push_back(std::to_string(each));
-  return fail(ExitCode::usage, path, " has no checkpoint of round ", wanted, " (there are: ", join(known, ", "), ")");
+  return fail(ExitCode::usage, path, " has no checkpoint of round ", wanted,
+              " (there are: ", join(known, ", "), ")");
 }
 
 Result<std::vector<CommittedRound>> committed_rounds(const std::string& run) {
@@ -109,8 +118,11 @@ Result<std::vector<CommittedRound>> committed_rounds(const std::string& run) {
       return fail(ExitCode::storage, path, ":", line_number, ": not a JSON object with a round");
     }
     try {
-      CommittedRound row{.round = json.at("round"), .loss = json.value("loss", std::nan("")), .state_hash = json.value("state_hash", "")};
-      if (json.contains("eval_loss") && json["eval_loss"].is_number()) row.eval_loss = json["eval_loss"].get<double>();
+      CommittedRound row{.round = json.at("round"),
+                         .loss = json.value("loss", std::nan("")),
+                         .state_hash = json.value("state_hash", "")};
+      if (json.contains("eval_loss") && json["eval_loss"].is_number())
+        row.eval_loss = json["eval_loss"].get<double>();
       rounds.push_back(row);
     } catch (const nlohmann::json::exception&) {
       return fail(ExitCode::storage, path, ":", line_number, ": a member has the wrong type");
@@ -126,13 +138,20 @@ double element(const HostTensor& tensor, std::int64_t index) {
     return value;
   };
   switch (tensor.dtype) {
-    case DType::f32: return read(float{});
-    case DType::f64: return read(double{});
-    case DType::bf16: return std::bit_cast<float>(static_cast<std::uint32_t>(read(std::uint16_t{})) << 16);
-    case DType::f16: return half_to_double(read(std::uint16_t{}));
-    case DType::i64: return static_cast<double>(read(std::int64_t{}));
-    case DType::i32: return read(std::int32_t{});
-    case DType::u8: return read(std::uint8_t{});
+    case DType::f32:
+      return read(float{});
+    case DType::f64:
+      return read(double{});
+    case DType::bf16:
+      return std::bit_cast<float>(static_cast<std::uint32_t>(read(std::uint16_t{})) << 16);
+    case DType::f16:
+      return half_to_double(read(std::uint16_t{}));
+    case DType::i64:
+      return static_cast<double>(read(std::int64_t{}));
+    case DType::i32:
+      return read(std::int32_t{});
+    case DType::u8:
+      return read(std::uint8_t{});
   }
   return 0;
 }

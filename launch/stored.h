@@ -14,15 +14,16 @@ namespace tessera {
 
 /// Tensors at rest, by shard (a checkpoint has several, a lone file one) and name.
 struct Stored {
-  std::string path;                          ///< checkpoint folder or file
-  std::optional<std::int64_t> version{};     ///< of a checkpoint
-  std::string job{}, model{};                ///< of a checkpoint: hex digests
-  std::string extra = "{}";                  ///< of a checkpoint: what its writer noted, a JSON object
+  std::string path;                       ///< checkpoint folder or file
+  std::optional<std::int64_t> version{};  ///< of a checkpoint
+  std::string job{}, model{};             ///< of a checkpoint: hex digests
+  std::string extra = "{}";               ///< of a checkpoint: what its writer noted, a JSON object
   std::map<std::string, TensorMap> shards{};
   std::map<std::string, std::uint64_t> bytes{};  ///< of each shard's file
 };
 
-/// Opens a run directory (its newest complete checkpoint, or that of `round`), a checkpoint folder or a .safetensors file.
+/// Opens a run directory (its newest complete checkpoint, or that of `round`), a checkpoint folder or a
+/// .safetensors file.
 Result<Stored> open_stored(const std::string& path, std::optional<std::int64_t> round = std::nullopt);
 
 bool is_run_directory(const std::string& path);

@@ -7,6 +7,7 @@
 #include "base/random.h"
 #include "eval/sampler.h"
 #include "eval/unigram.h"
+#include "launch/stored.h"
 #include "worker/numerics.h"
 #include "worker/torch_bridge.h"
 
@@ -29,6 +30,15 @@ TextScore over_held_out(const DataSource& source, std::int64_t batches, Score sc
 }
 
 }  // namespace
+
+Result<SavedParameters> load_parameters(const std::string& run_directory, std::optional<std::int64_t> round) {
+  TESSERA_ASSIGN(Stored stored, open_stored(run_directory, round));
+  const auto shard = stored.shards.find("parameters");
+  if (!stored.version || shard == stored.shards.end()) {
+    return fail(ExitCode::storage, stored.path, " is no checkpoint of a run: it has no shard of parameters");
+  }
+  return SavedParameters{{*stored.version}, std::move(shard->second)};
+}
 
 Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe, const std::string& data_folder) {
   prepare_numerics(static_cast<int>(recipe->threads));

@@ -19,7 +19,6 @@ namespace tessera {
 struct SavedParameters {
   Version version;
   TensorMap parameters;
-  std::vector<std::string> skipped;  ///< newer checkpoints that could not be used, and why
 };
 Result<SavedParameters> load_parameters(const std::string& run_directory, std::optional<std::int64_t> round);
 

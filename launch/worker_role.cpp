@@ -8,6 +8,7 @@
 #include "comm/transport/zmq_endpoint.h"
 #include "launch/catalogs.h"
 #include "launch/config/parse.h"
+#include "launch/machine.h"
 #include "launch/run_directory.h"
 #include "launch/signals.h"
 #include "monitoring/log.h"
@@ -19,12 +20,6 @@ namespace {
 const Duration heartbeat_interval = std::chrono::milliseconds(500);
 const Duration coordinator_start = std::chrono::minutes(10);  // it may be preparing data
 const Duration look_again = std::chrono::milliseconds(500);
-
-std::string host_name() {
-  char name[256] = "";
-  gethostname(name, sizeof name - 1);
-  return name;
-}
 
 /// Where to connect: the addresses given, or what the run directory's endpoints.json says.
 Result<WorkerEndpointOptions> addresses(const WorkerRoleOptions& options) {
@@ -86,7 +81,6 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
 }
 
 int run_worker_role(const WorkerRoleOptions& options) {
-  prepare_numerics(1);
   auto endpoint_options = addresses(options);
   if (!endpoint_options.ok()) {
     std::fprintf(stderr, "tessera worker: %s\n", endpoint_options.error().message.c_str());
@@ -99,7 +93,7 @@ int run_worker_role(const WorkerRoleOptions& options) {
   }
   const SystemClock clock;
   const StopSignals signals;
-  Worker worker({.build = build_id(), .host = host_name(), .pid = getpid(), .capacity = options.capacity, .recipe = {}},
+  Worker worker({.build = build_id(), .host = machine_id(), .pid = getpid(), .capacity = options.capacity, .recipe = {}},
                 random_bits128(), **endpoint, clock);
   worker.set_configure([&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
   const std::string slots = options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;

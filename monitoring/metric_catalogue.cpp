@@ -56,15 +56,16 @@ const MetricInfo slots_leased{"tessera_slots_leased", Type::gauge, "Slots that a
 const MetricInfo stale_messages{
     "tessera_stale_messages_total",
     Type::counter,
-    "Messages of an old epoch, incarnation, attempt or version: they changed nothing.",
+    "Messages that came too late or from the wrong place, by what gave them away: they changed nothing.",
     "reason",
-    {"job", "epoch", "incarnation", "attempt", "version", "duplicate"}};
+    {"job", "epoch", "incarnation", "attempt", "version", "holder", "fetched", "merged", "evaluated",
+     "malformed", "unknown worker", "dead worker", "not for coordinators"}};
 const MetricInfo rejected_contributions{
     "tessera_rejected_contributions_total",
     Type::counter,
     "Contributions refused before the merge, by reason; the log names slot and tensor.",
     "reason",
-    {"non_finite", "shape", "ownership", "digest", "decode"}};
+    {"contribution", "other digest"}};
 const MetricInfo dropped_messages{
     "tessera_dropped_messages_total",
     Type::counter,

@@ -32,7 +32,8 @@ std::vector<double> log_ticks(double low, double high, int wanted) {
   if (decades < 1) return linear_ticks(low, high, wanted);
   const int every = std::max(1, static_cast<int>(std::ceil(decades / wanted)));
   std::vector<double> ticks;
-  for (int exponent = static_cast<int>(std::floor(std::log10(low))); exponent <= std::ceil(std::log10(high)); ++exponent) {
+  for (int exponent = static_cast<int>(std::floor(std::log10(low))); exponent <= std::ceil(std::log10(high));
+       ++exponent) {
     if (exponent % every != 0) continue;
     for (const double factor : {1.0, 2.0, 5.0}) {
       const double tick = factor * std::pow(10.0, exponent);
@@ -70,7 +71,9 @@ PlotScale PlotScale::fitting(std::span<const double> values, bool logarithmic, b
   return {std::floor(low / step + 1e-9) * step, std::ceil(high / step - 1e-9) * step, false};
 }
 
-bool PlotScale::shows(double value) const { return std::isfinite(value) && (!logarithmic_ || value > 0); }
+bool PlotScale::shows(double value) const {
+  return std::isfinite(value) && (!logarithmic_ || value > 0);
+}
 
 double PlotScale::operator()(double value) const {
   if (logarithmic_) return std::log(value / low_) / std::log(high_ / low_);

@@ -13,9 +13,11 @@ namespace {
 constexpr double text_size = 13, letter_width = 0.56 * text_size;  // an average; only spacing depends on it
 constexpr std::size_t colours = 8, points_with_markers = 40;
 
-// The classes' colours: first for light, then for dark surroundings. Eight hues that stay apart for colour-blind eyes too.
+// The classes' colours: first for light, then for dark surroundings. Eight hues that stay apart for
+// colour-blind eyes too.
 constexpr const char* style = R"(<style>
-  text { font: 13px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; fill: #57606a; }
+  text { font: 13px system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; }
+  text { fill: #57606a; }
   .paper { fill: #ffffff; }
   .title { font-size: 17px; font-weight: 600; fill: #1f2328; }
   .legend { fill: #1f2328; }
@@ -30,7 +32,8 @@ constexpr const char* style = R"(<style>
   .marker { fill: #ffffff; stroke-width: 1.6; }
   @media (prefers-color-scheme: dark) {
     text { fill: #9aa4af; } .paper { fill: #0d1117; } .title, .legend { fill: #e6edf3; }
-    .grid { stroke: #232a33; } .axis { stroke: #58626d; } .level { stroke: #8b949e; } .note { stroke: #0d1117; }
+    .grid { stroke: #232a33; } .axis { stroke: #58626d; } .level { stroke: #8b949e; }
+    .note { stroke: #0d1117; }
     .c0 { stroke: #58a6ff; } .c1 { stroke: #f0a04b; } .c2 { stroke: #3fb98a; } .c3 { stroke: #e37fd0; }
     .c4 { stroke: #a78bfa; } .c5 { stroke: #4cc3dc; } .c6 { stroke: #ff7b72; } .c7 { stroke: #aab2bd; }
     .marker { fill: #0d1117; }
@@ -41,11 +44,16 @@ constexpr const char* style = R"(<style>
 std::string escaped(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&quot;";
-    else if (static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t') out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&quot;";
+    else if (static_cast<unsigned char>(c) >= 0x20 || c == '\n' || c == '\t')
+      out += c;
   }
   return out;
 }
@@ -66,11 +74,12 @@ double width_of(const std::string& text) {
 }
 
 std::string text_at(double x, double y, const std::string& attributes, const std::string& text) {
-  return "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" " + attributes + ">" + escaped(text) + "</text>\n";
+  return "<text x=\"" + number(x) + "\" y=\"" + number(y) + "\" " + attributes + ">" + escaped(text) +
+         "</text>\n";
 }
 std::string line_from(double x1, double y1, double x2, double y2, const std::string& kind) {
-  return "<line class=\"" + kind + "\" x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" + number(x2) +
-         "\" y2=\"" + number(y2) + "\"/>\n";
+  return "<line class=\"" + kind + "\" x1=\"" + number(x1) + "\" y1=\"" + number(y1) + "\" x2=\"" +
+         number(x2) + "\" y2=\"" + number(y2) + "\"/>\n";
 }
 
 struct Point {
@@ -81,18 +90,22 @@ struct Point {
 class Painter {
  public:
   explicit Painter(const Plot& plot)
-      : plot_(plot), area_(area_of(plot)), x_(scale(plot.x, &PlotSeries::x, false)), y_(scale(plot.y, &PlotSeries::y, true)) {}
+      : plot_(plot),
+        area_(area_of(plot)),
+        x_(scale(plot.x, &PlotSeries::x, false)),
+        y_(scale(plot.y, &PlotSeries::y, true)) {}
 
   std::string paint() {
     const std::string width = std::to_string(plot_.width), height = std::to_string(plot_.height);
-    out_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + width + " " + height + "\" width=\"" + width +
-           "\" height=\"" + height + "\" role=\"img\">\n<title>" + escaped(plot_.title) + "</title>\n" + style +
-           "<rect class=\"paper\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n";
+    out_ = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " + width + " " + height + "\" width=\"" +
+           width + "\" height=\"" + height + "\" role=\"img\">\n<title>" + escaped(plot_.title) +
+           "</title>\n" + style + "<rect class=\"paper\" width=\"100%\" height=\"100%\" rx=\"6\"/>\n";
     headings();
     axes();
     levels();
     for (std::size_t i = 0; i < plot_.series.size(); ++i) series(plot_.series[i], i % colours);
-    if (!anything_) out_ += text_at((area_.left + area_.right) / 2, (area_.top + area_.bottom) / 2, middle, "no data yet");
+    if (!anything_)
+      out_ += text_at((area_.left + area_.right) / 2, (area_.top + area_.bottom) / 2, middle, "no data yet");
     legend();
     return out_ + notes_ + "</svg>\n";
   }
@@ -132,8 +145,8 @@ class Painter {
     out_ += line_from(area_.left, area_.bottom, area_.right, area_.bottom, "axis");
     out_ += text_at((area_.left + area_.right) / 2, area_.bottom + 44, middle, plot_.x.label);
     const std::string x = "20", y = number((area_.top + area_.bottom) / 2);
-    out_ += "<text transform=\"translate(" + x + " " + y + ") rotate(-90)\" text-anchor=\"middle\">" + escaped(plot_.y.label) +
-            "</text>\n";
+    out_ += "<text transform=\"translate(" + x + " " + y + ") rotate(-90)\" text-anchor=\"middle\">" +
+            escaped(plot_.y.label) + "</text>\n";
   }
 
   /// Lines now, labels at the end above everything, moved apart where they would touch.
@@ -185,7 +198,8 @@ class Painter {
   }
 
   void series(const PlotSeries& series, std::size_t colour) {
-    const std::string kind = std::string(series.faint ? "line faint" : "line") + " c" + std::to_string(colour);
+    const std::string kind =
+        std::string(series.faint ? "line faint" : "line") + " c" + std::to_string(colour);
     const bool markers = !series.faint && series.x.size() <= points_with_markers;
     for (const std::vector<Point>& run : runs_of(series)) {
       anything_ = true;
@@ -196,8 +210,8 @@ class Painter {
       out_ += "/>\n";
       for (const Point& point : points)
         if (markers || run.size() == 1)
-          out_ += "<circle class=\"marker c" + std::to_string(colour) + "\" cx=\"" + number(point.x) + "\" cy=\"" +
-                  number(point.y) + "\" r=\"3\"/>\n";
+          out_ += "<circle class=\"marker c" + std::to_string(colour) + "\" cx=\"" + number(point.x) +
+                  "\" cy=\"" + number(point.y) + "\" r=\"3\"/>\n";
     }
   }
 
@@ -225,12 +239,15 @@ class Painter {
 }  // namespace
 
 PlotArea area_of(const Plot& plot) {
-  const bool has_legend = std::any_of(plot.series.begin(), plot.series.end(), [](const auto& s) { return !s.name.empty(); });
+  const bool has_legend =
+      std::any_of(plot.series.begin(), plot.series.end(), [](const auto& s) { return !s.name.empty(); });
   const double top = 46 + (plot.subtitle.empty() ? 0 : 20) + (has_legend ? 30 : 6);
   return {76, top, plot.width - 28.0, plot.height - 62.0};
 }
 
-std::string svg_of(const Plot& plot) { return Painter(plot).paint(); }
+std::string svg_of(const Plot& plot) {
+  return Painter(plot).paint();
+}
 
 Status write_svg(const Plot& plot, const std::string& path) {
   const std::string temporary = path + ".tmp";
@@ -238,7 +255,8 @@ Status write_svg(const Plot& plot, const std::string& path) {
   file << svg_of(plot);
   file.close();
   if (!file) return fail(ExitCode::storage, "cannot write the plot ", temporary);
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return fail(ExitCode::storage, "cannot write the plot ", path);
+  if (std::rename(temporary.c_str(), path.c_str()) != 0)
+    return fail(ExitCode::storage, "cannot write the plot ", path);
   return {};
 }
 

@@ -1,5 +1,5 @@
-// Line plots as SVG text: title, axes with ticks, legend, several series, logarithmic axes. The picture carries its own light
-// and dark colours and follows the reader's choice. Knows nothing of what it shows.
+// Line plots as SVG text: title, axes with ticks, legend, several series, logarithmic axes. The picture
+// carries its own light and dark colours and follows the reader's choice. Knows nothing of what it shows.
 #pragma once
 #include <string>
 #include <vector>
@@ -10,8 +10,9 @@ namespace tessera {
 
 struct PlotSeries {
   std::string name;
-  std::vector<double> x, y;   ///< of equal length; a value that is not finite (or not above 0 on a logarithmic axis) is a gap
-  bool faint = false;         ///< thin and pale: raw values behind a smooth curve
+  std::vector<double> x,
+      y;  ///< of equal length; a value that is not finite (or not above 0 on a logarithmic axis) is a gap
+  bool faint = false;  ///< thin and pale: raw values behind a smooth curve
 };
 
 /// A dashed horizontal line with a label, for baselines.
@@ -21,7 +22,7 @@ struct PlotLevel {
 };
 
 struct PlotAxis {
-  std::string label;          ///< with the unit: "loss (nats per token)"
+  std::string label;  ///< with the unit: "loss (nats per token)"
   bool logarithmic = false;
 };
 

@@ -28,14 +28,17 @@ class InnerGradientStep final : public GradientStep {
     std::map<std::string, at::Tensor> state;
     for (const Update& update : updates) {
       TESSERA_CHECK_EQ(update.state.size(), names_.size());
+      TESSERA_CHECK_EQ(update.delta.size(), update.theta.size());
+      std::vector<std::int64_t> shape = update.spec->shape;
+      if (!shape.empty()) shape[0] = update.rows.count();
       Piece piece{.name = piece_name(update.spec->name, update.rows, update.spec->rows()),
-                  .value = view(update.theta),
-                  .gradient = at::empty({static_cast<std::int64_t>(update.delta.size())}),
+                  .value = view(update.theta, shape),
+                  .gradient = at::empty(shape),
                   .decay = update.spec->decay};
       std::ranges::transform(update.delta, piece.gradient.mutable_data_ptr<float>(),
                              [](double x) { return static_cast<float>(x); });
       for (std::size_t i = 0; i < names_.size(); ++i)
-        state[piece.name + "/" + names_[i]] = view(update.state[i]);
+        state[piece.name + "/" + names_[i]] = view(update.state[i], shape);
       pieces.push_back(std::move(piece));
     }
     clip_gradients(pieces, s_.clip, s_.all_parameters);
@@ -46,8 +49,10 @@ class InnerGradientStep final : public GradientStep {
   }
 
  private:
-  static at::Tensor view(std::span<float> values) {
-    return at::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, at::kFloat);
+  static at::Tensor view(std::span<float> values, const std::vector<std::int64_t>& shape) {
+    const at::Tensor tensor = at::from_blob(values.data(), shape, at::kFloat);
+    TESSERA_CHECK_EQ(static_cast<std::size_t>(tensor.numel()), values.size());
+    return tensor;
   }
 
   GradientStepSettings s_;

@@ -9,9 +9,10 @@
 namespace tessera {
 namespace {
 
-constexpr std::uint64_t window_chunks = 32;      // how far requests run ahead of the first gap: bounds work per arrival
+constexpr std::uint64_t window_chunks =
+    32;  // how far requests run ahead of the first gap: bounds work per arrival
 constexpr std::uint64_t mapped_chunks_a_turn = 8;  // hashed per work(): about a millisecond
-constexpr int bad_chunks_allowed = 16;           // a peer that only lies is left before it costs much
+constexpr int bad_chunks_allowed = 16;             // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -22,8 +23,8 @@ void BulkFetcher::fetch(PeerId from, const BlobRef& ref, Instant now) {
   const auto fetch = std::prev(fetches_.end());
   fetch->sources.push_back(from);
   if (ref.size > options_.max_blob_bytes) {
-    end(fetch, fail(ExitCode::failed, "blob ", ref.digest, " of ", ref.size, " bytes is larger than the limit of ",
-                    options_.max_blob_bytes, " bytes"));
+    end(fetch, fail(ExitCode::failed, "blob ", ref.digest, " of ", ref.size,
+                    " bytes is larger than the limit of ", options_.max_blob_bytes, " bytes"));
     return;
   }
   restart(*fetch, now);
@@ -70,8 +71,9 @@ void BulkFetcher::accept(PeerId from, const ChunkHeader& header, Bytes payload, 
     return;
   }
   if (!header.known) {
-    next_source(fetch, fail(ExitCode::failed, "blob ", header.blob, ": peer ", from, " does not offer it (any more)"),
-                now);
+    next_source(
+        fetch, fail(ExitCode::failed, "blob ", header.blob, ": peer ", from, " does not offer it (any more)"),
+        now);
     return;
   }
   if (header.size != payload.size() || payload.size() != chunk_size(fetch->ref.size, header.index) ||
@@ -104,7 +106,8 @@ void BulkFetcher::store(Fetch& fetch, const ChunkHeader& header, Bytes payload, 
 void BulkFetcher::verify_arrived(Fetch& fetch) {
   while (!fetch.arrived.empty() && *fetch.arrived.begin() == fetch.verified) {
     const std::uint64_t index = fetch.verified++;
-    fetch.hasher->add(Bytes(fetch.buffer.bytes).subspan(index * chunk_bytes, chunk_size(fetch.ref.size, index)));
+    fetch.hasher->add(
+        Bytes(fetch.buffer.bytes).subspan(index * chunk_bytes, chunk_size(fetch.ref.size, index)));
     fetch.arrived.erase(fetch.arrived.begin());
   }
 }
@@ -143,8 +146,8 @@ bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
       restart(*fetch, now);  // the file is not what it says: have the bytes from the peer itself
     else
       next_source(fetch,
-                  fail(ExitCode::failed, "blob ", fetch->ref.digest, ": the bytes of peer ", fetch->sources.front(),
-                       " have another digest"),
+                  fail(ExitCode::failed, "blob ", fetch->ref.digest, ": the bytes of peer ",
+                       fetch->sources.front(), " have another digest"),
                   now);
   }
   return true;
@@ -210,7 +213,8 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
     }
     ask_chunks(*fetch, ask);
     // Waiting behind the peer's other blobs is not a lack of progress.
-    if (fetch->asked.empty() && !fetch->blocked) fetch->progress = now, fetch->retry_at = now + fetch->retry_interval;
+    if (fetch->asked.empty() && !fetch->blocked)
+      fetch->progress = now, fetch->retry_at = now + fetch->retry_interval;
   }
 }
 

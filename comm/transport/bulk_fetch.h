@@ -1,5 +1,5 @@
-// The receiver's side of the bulk path, without sockets or a clock: which chunks to ask for, what to do with what arrives,
-// when to ask again, when to give up. The transport moves the frames.
+// The receiver's side of the bulk path, without sockets or a clock: which chunks to ask for, what to do with
+// what arrives, when to ask again, when to give up. The transport moves the frames.
 #pragma once
 #include <functional>
 #include <list>
@@ -13,13 +13,16 @@
 namespace tessera {
 
 struct BulkOptions {
-  std::uint64_t max_blob_bytes = 8ull << 30;  ///< larger blobs are refused before any memory is taken for them
-  std::size_t credit = 8;                     ///< chunks asked of one peer and not yet here
-  Duration retry = std::chrono::seconds(2);   ///< ask again after so long without a chunk; doubled each time in a row
+  std::uint64_t max_blob_bytes = 8ull
+                                 << 30;  ///< larger blobs are refused before any memory is taken for them
+  std::size_t credit = 8;                ///< chunks asked of one peer and not yet here
+  Duration retry =
+      std::chrono::seconds(2);  ///< ask again after so long without a chunk; doubled each time in a row
   Duration give_up = std::chrono::seconds(20);  ///< fail after so long without a good chunk
 };
 
-/// One thread at a time. A blob is had from shared memory where its reference names a file of the same folder, else by chunks.
+/// One thread at a time. A blob is had from shared memory where its reference names a file of the same
+/// folder, else by chunks.
 class BulkFetcher {
  public:
   BulkFetcher(const BulkOptions& options, const SharedFolder* shared, CounterBook& counters)
@@ -27,7 +30,8 @@ class BulkFetcher {
 
   /// Starts a fetch of a blob that is not being fetched.
   void fetch(PeerId from, const BlobRef& ref, Instant now);
-  /// Makes `from` the next source of a fetch that is under way, should the first one fail; nothing if it has ended.
+  /// Makes `from` the next source of a fetch that is under way, should the first one fail; nothing if it has
+  /// ended.
   void join(PeerId from, const Digest& digest);
   void accept(PeerId from, const ChunkHeader& header, Bytes payload, Instant now);
 
@@ -46,18 +50,18 @@ class BulkFetcher {
  private:
   struct Fetch {
     BlobRef ref;
-    std::vector<PeerId> sources;   ///< front: whom we ask
-    Buffer buffer;                 ///< empty until the first chunk is here, or the mapped file
+    std::vector<PeerId> sources;  ///< front: whom we ask
+    Buffer buffer;                ///< empty until the first chunk is here, or the mapped file
     bool mapped = false;
-    std::optional<Hasher> hasher;                 ///< of the bytes before `verified`
-    std::uint64_t verified = 0;    ///< chunks hashed in order
-    std::uint64_t next = 0;        ///< first chunk never asked for
+    std::optional<Hasher> hasher;                   ///< of the bytes before `verified`
+    std::uint64_t verified = 0;                     ///< chunks hashed in order
+    std::uint64_t next = 0;                         ///< first chunk never asked for
     std::set<std::uint64_t> asked, again, arrived;  ///< out; to be repeated; here but after a gap
-    Instant progress;              ///< last good chunk
+    Instant progress;                               ///< last good chunk
     Instant retry_at;
     Duration retry_interval{};
     int bad_chunks = 0;
-    bool blocked = false;          ///< the last request could not be sent
+    bool blocked = false;  ///< the last request could not be sent
     explicit Fetch(const BlobRef& reference) : ref(reference) {}
     std::uint64_t chunks() const { return chunks_of(ref.size); }
   };

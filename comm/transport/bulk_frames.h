@@ -1,4 +1,5 @@
-// The two frames of the bulk path. They name a blob by its digest, so nothing about them can be stale and they need no header.
+// The two frames of the bulk path. They name a blob by its digest, so nothing about them can be stale and
+// they need no header.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -23,7 +24,9 @@ struct ChunkHeader {  ///< the answer; the bytes follow as a raw part
   auto operator<=>(const ChunkHeader&) const = default;
 };
 
-inline std::uint64_t chunks_of(std::uint64_t size) { return size / chunk_bytes + (size % chunk_bytes != 0); }
+inline std::uint64_t chunks_of(std::uint64_t size) {
+  return size / chunk_bytes + (size % chunk_bytes != 0);
+}
 inline std::uint64_t chunk_size(std::uint64_t size, std::uint64_t index) {
   return std::min(chunk_bytes, size - index * chunk_bytes);
 }

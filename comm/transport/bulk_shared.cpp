@@ -56,12 +56,15 @@ Result<std::unique_ptr<SharedFolder>> SharedFolder::open(const std::string& fold
   return std::unique_ptr<SharedFolder>(new SharedFolder(fd.release(), canonical.string()));
 }
 
-SharedFolder::~SharedFolder() { ::close(descriptor_); }
+SharedFolder::~SharedFolder() {
+  ::close(descriptor_);
+}
 
 Result<std::string> SharedFolder::publish(const Blob& blob) const {
   const std::string name = blob.digest.hex();
   const std::string temporary = name + "." + random_bits128().hex();
-  Descriptor fd(::openat(descriptor_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+  Descriptor fd(
+      ::openat(descriptor_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (fd.get() < 0)
     return fail(ExitCode::storage, "cannot create ", folder_, "/", temporary, ": ", std::strerror(errno));
   // write() and not a mapping: a full memory file system then is an error here and not a SIGBUS.
@@ -74,7 +77,9 @@ Result<std::string> SharedFolder::publish(const Blob& blob) const {
   return folder_ + "/" + name;
 }
 
-void SharedFolder::remove(const Digest& digest) const { ::unlinkat(descriptor_, digest.hex().c_str(), 0); }
+void SharedFolder::remove(const Digest& digest) const {
+  ::unlinkat(descriptor_, digest.hex().c_str(), 0);
+}
 
 bool SharedFolder::is_path_of(const BlobRef& ref) const {
   const std::filesystem::path path(ref.path);

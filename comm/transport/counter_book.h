@@ -12,7 +12,7 @@ class CounterBook {
     std::scoped_lock lock(mutex_);
     return counters_;
   }
-  void add(std::uint64_t TransportCounters::* which, std::uint64_t amount) {
+  void add(std::uint64_t TransportCounters::*which, std::uint64_t amount) {
     std::scoped_lock lock(mutex_);
     counters_.*which += amount;
   }

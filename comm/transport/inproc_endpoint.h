@@ -1,5 +1,5 @@
-// Endpoints of one process and one thread: debug mode and tests. Messages still take their wire form and pass decode();
-// blobs are handed over by shared pointer. No sockets, no time, the same order every run.
+// Endpoints of one process and one thread: debug mode and tests. Messages still take their wire form and pass
+// decode(); blobs are handed over by shared pointer. No sockets, no time, the same order every run.
 #pragma once
 #include <memory>
 
@@ -7,8 +7,8 @@
 
 namespace tessera {
 
-/// receive() never waits: an empty queue returns nothing at once, since the time is the caller's. Endpoints keep working when
-/// the hub object is gone. Not thread-safe.
+/// receive() never waits: an empty queue returns nothing at once, since the time is the caller's. Endpoints
+/// keep working when the hub object is gone. Not thread-safe.
 class InprocHub {
  public:
   InprocHub();

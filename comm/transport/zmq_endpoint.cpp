@@ -10,7 +10,8 @@
 namespace tessera {
 
 struct ZmqEndpoint::Parts {
-  Parts(std::unique_ptr<ZmqSockets> sockets, std::unique_ptr<SharedFolder> folder, const ZmqLoop::Options& options)
+  Parts(std::unique_ptr<ZmqSockets> sockets, std::unique_ptr<SharedFolder> folder,
+        const ZmqLoop::Options& options)
       : control(sockets->address(Path::control)),
         bulk(sockets->address(Path::bulk)),
         shared(std::move(folder)),
@@ -72,9 +73,15 @@ void ZmqEndpoint::fetch(PeerId from, const BlobRef& ref) {
   const bool first = parts_->fetching.insert(ref.digest).second;
   parts_->loop.post([=](ZmqLoop& loop) { first ? loop.fetch(from, ref) : loop.join(from, ref.digest); });
 }
-TransportCounters ZmqEndpoint::counters() const { return parts_->loop.counters().read(); }
-std::string ZmqEndpoint::control_address() const { return parts_->control; }
-std::string ZmqEndpoint::bulk_address() const { return parts_->bulk; }
+TransportCounters ZmqEndpoint::counters() const {
+  return parts_->loop.counters().read();
+}
+std::string ZmqEndpoint::control_address() const {
+  return parts_->control;
+}
+std::string ZmqEndpoint::bulk_address() const {
+  return parts_->bulk;
+}
 
 Status ZmqEndpoint::reconnect(const std::string& control, const std::string& bulk) {
   std::promise<Status> answer;

@@ -10,21 +10,27 @@ namespace tessera {
 namespace {
 
 constexpr std::size_t backlog_limit = 256;
-constexpr std::size_t inbox_limit = 1024;  // an owner that is behind: control waits in the sockets, then with the peers
+constexpr std::size_t inbox_limit =
+    1024;  // an owner that is behind: control waits in the sockets, then with the peers
 constexpr int control_a_turn = 64;
-constexpr int bulk_a_turn = 4;  // so that a heartbeat waits for a few milliseconds of chunks at most
+constexpr int bulk_a_turn = 2;  // so that a heartbeat waits for a millisecond or two of chunks at most
 
-Instant now() { return std::chrono::steady_clock::now(); }
+Instant now() {
+  return std::chrono::steady_clock::now();
+}
 Bytes bytes_of(const zmq::message_t& message) {
   return {static_cast<const std::byte*>(message.data()), message.size()};
 }
-zmq::message_t message_of(const std::vector<std::byte>& frame) { return {frame.data(), frame.size()}; }
+zmq::message_t message_of(const std::vector<std::byte>& frame) {
+  return {frame.data(), frame.size()};
+}
 
 // A message part that lends the buffer's memory and keeps it alive until ZeroMQ is done with it.
 zmq::message_t message_of(Buffer buffer) {
   if (buffer.bytes.empty()) return {};
   auto* kept = new Buffer(std::move(buffer));
-  return {kept->bytes.data(), kept->bytes.size(), [](void*, void* hint) { delete static_cast<Buffer*>(hint); }, kept};
+  return {kept->bytes.data(), kept->bytes.size(),
+          [](void*, void* hint) { delete static_cast<Buffer*>(hint); }, kept};
 }
 
 }  // namespace
@@ -36,7 +42,9 @@ ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const SharedFolder* shared
       wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   TESSERA_CHECK(wake_ >= 0, "no file descriptor left for an endpoint");
 }
-ZmqLoop::~ZmqLoop() { ::close(wake_); }
+ZmqLoop::~ZmqLoop() {
+  ::close(wake_);
+}
 
 void ZmqLoop::post(Task task) {
   {
@@ -75,7 +83,8 @@ void ZmqLoop::run() {
     deliver_blobs();
     beat(now());
   }
-  sockets_.reset();  // here, so that leaving messages get their time and the owner's destructor is quick after it
+  sockets_
+      .reset();  // here, so that leaving messages get their time and the owner's destructor is quick after it
 }
 
 Duration ZmqLoop::patience(Instant now) const {
@@ -166,7 +175,8 @@ void ZmqLoop::accept_bulk(Incoming incoming, Instant now) {
   const auto* request = std::get_if<ChunkRequest>(&decoded->content);
   const auto* header = std::get_if<ChunkHeader>(&decoded->content);
   if (request == nullptr && header == nullptr) return counters_.drop(drop::wrong_path);
-  if (incoming.parts.size() != (request != nullptr || !header->known ? 1u : 2u)) return counters_.drop(drop::parts);
+  if (incoming.parts.size() != (request != nullptr || !header->known ? 1u : 2u))
+    return counters_.drop(drop::parts);
   if (request != nullptr)
     answer(incoming.from, *request);
   else
@@ -180,9 +190,15 @@ void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
   parts.push_back(message_of(encode(header)));
   if (header.known) parts.push_back(message_of(std::move(chunk)));
   switch (sockets_->send(Path::bulk, to, std::move(parts))) {
-    case Sent::yes: counters_.add(&TransportCounters::bulk_bytes_out, size); break;
-    case Sent::busy: counters_.drop(drop::peer_busy); break;
-    case Sent::no_route: counters_.drop(drop::no_route); break;
+    case Sent::yes:
+      counters_.add(&TransportCounters::bulk_bytes_out, size);
+      break;
+    case Sent::busy:
+      counters_.drop(drop::peer_busy);
+      break;
+    case Sent::no_route:
+      counters_.drop(drop::no_route);
+      break;
   }
 }
 
@@ -191,7 +207,9 @@ void ZmqLoop::fetch(PeerId from, const BlobRef& ref) {
   deliver_blobs();
 }
 
-void ZmqLoop::join(PeerId from, const Digest& digest) { fetcher_.join(from, digest); }
+void ZmqLoop::join(PeerId from, const Digest& digest) {
+  fetcher_.join(from, digest);
+}
 
 void ZmqLoop::deliver_blobs() {
   for (BlobArrived& arrival : fetcher_.take_done()) inbox_.push(std::move(arrival));

@@ -1,5 +1,5 @@
-// The I/O thread of a ZmqEndpoint: owns the sockets and everything of the bulk path. Its owner speaks to it through tasks and
-// hears from it through the inbox. Included by transport .cpp only.
+// The I/O thread of a ZmqEndpoint: owns the sockets and everything of the bulk path. Its owner speaks to it
+// through tasks and hears from it through the inbox. Included by transport .cpp only.
 #pragma once
 #include <deque>
 #include <functional>

@@ -15,9 +15,12 @@ int milliseconds(Duration duration) {
   return static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(duration).count());
 }
 
-zmq::message_t routing_id(PeerId peer) { return zmq::message_t(&peer, sizeof peer); }
+zmq::message_t routing_id(PeerId peer) {
+  return zmq::message_t(&peer, sizeof peer);
+}
 
-// Random, since a ROUTER gives a connection to whoever shows its id; never with a leading zero byte, which ZeroMQ reserves.
+// Random, since a ROUTER gives a connection to whoever shows its id; never with a leading zero byte, which
+// ZeroMQ reserves.
 PeerId fresh_peer_id() {
   PeerId id = random_bits128();
   id.high |= 1;  // the first byte in memory
@@ -62,8 +65,8 @@ void ZmqSockets::set_options(Path path, Duration silence) {
   socket.set(opt::reconnect_ivl_max, 2000);
   if (listens_) {
     socket.set(opt::router_mandatory, true);
-    // A worker whose connection broke comes back under its id before the old connection is known to be dead. Ids are
-    // random and told to nobody else, so nobody can take another's place.
+    // A worker whose connection broke comes back under its id before the old connection is known to be dead.
+    // Ids are random and told to nobody else, so nobody can take another's place.
     socket.set(opt::router_handover, true);
   } else {
     socket.set(opt::immediate, true);  // no queue for a coordinator that is not there
@@ -79,8 +82,8 @@ void ZmqSockets::watch(Path path) {
   line.monitor.connect(name);
 }
 
-Result<std::unique_ptr<ZmqSockets>> ZmqSockets::listen(const std::string& host, int control_port, int bulk_port,
-                                                       Duration silence) {
+Result<std::unique_ptr<ZmqSockets>> ZmqSockets::listen(const std::string& host, int control_port,
+                                                       int bulk_port, Duration silence) {
   std::unique_ptr<ZmqSockets> sockets(new ZmqSockets(true, silence));
   for (Path path : {Path::control, Path::bulk}) {
     Line& line = sockets->lines_[index(path)];
@@ -89,9 +92,10 @@ Result<std::unique_ptr<ZmqSockets>> ZmqSockets::listen(const std::string& host, 
     try {
       line.socket.bind(address);
     } catch (const zmq::error_t& error) {
-      const char* way_out = error.num() == EADDRINUSE ? " (another process listens there: choose another port, or 0 "
-                                                        "for a free one)"
-                                                      : "";
+      const char* way_out = error.num() == EADDRINUSE
+                                ? " (another process listens there: choose another port, or 0 "
+                                  "for a free one)"
+                                : "";
       return fail(ExitCode::failed, "cannot listen on ", address, ": ", error.what(), way_out);
     }
     line.address = line.socket.get(zmq::sockopt::last_endpoint);
@@ -107,12 +111,14 @@ Result<std::unique_ptr<ZmqSockets>> ZmqSockets::connect(const std::string& contr
     Line& line = sockets->lines_[index(path)];
     line.address = path == Path::control ? control : bulk;
     if (!line.address.starts_with("tcp://"))
-      return fail(ExitCode::usage, "not an address of a coordinator: \"", line.address, "\" (tcp://HOST:PORT)");
+      return fail(ExitCode::usage, "not an address of a coordinator: \"", line.address,
+                  "\" (tcp://HOST:PORT)");
     try {
       line.socket.set(zmq::sockopt::routing_id, zmq::const_buffer(&self, sizeof self));
       line.socket.connect(line.address);
     } catch (const zmq::error_t& error) {
-      return fail(ExitCode::usage, "cannot connect to \"", line.address, "\" (tcp://HOST:PORT): ", error.what());
+      return fail(ExitCode::usage, "cannot connect to \"", line.address,
+                  "\" (tcp://HOST:PORT): ", error.what());
     }
   }
   return sockets;

@@ -1,5 +1,6 @@
-// The two sockets of an endpoint with their options, and messages as lists of parts: hides that a coordinator speaks through
-// ROUTERs, which carry the peer's routing id as a first part, and a worker through DEALERs. Included by transport .cpp only.
+// The two sockets of an endpoint with their options, and messages as lists of parts: hides that a coordinator
+// speaks through ROUTERs, which carry the peer's routing id as a first part, and a worker through DEALERs.
+// Included by transport .cpp only.
 #pragma once
 #include <array>
 #include <string>
@@ -40,7 +41,8 @@ class ZmqSockets {
   /// Connections that failed to speak ZMTP since the last call.
   std::size_t failed_handshakes();
 
-  /// Sleeps until something can be received on a path (control only if asked for), `wake` is readable, or the timeout.
+  /// Sleeps until something can be received on a path (control only if asked for), `wake` is readable, or the
+  /// timeout.
   void wait(int wake, bool control, bool control_writable, Duration timeout);
 
  private:

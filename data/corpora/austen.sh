@@ -3,8 +3,9 @@
 #
 #   data/corpora/austen.sh TARGET
 #
-# Fetches Debian's package r-cran-janeaustenr (1.6 MB) without installing it, so neither root nor R is needed. The package is
-# kept in .deps/corpora (TESSERA_CORPORA chooses another folder) and fetched once; a TARGET that is complete is left as it is.
+# Fetches Debian's package r-cran-janeaustenr (1.6 MB) without installing it, so neither root nor R is needed.
+# The package is kept in .deps/corpora (TESSERA_CORPORA chooses another folder) and fetched once; a TARGET that is
+# complete is left as it is.
 set -eu
 package=r-cran-janeaustenr
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +15,7 @@ target=${1:-}
 die() { echo "austen.sh: $*" >&2; exit 1; }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is missing. Run: $2"; }
 
-[ -n "$target" ] && [ $# -eq 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ -n "$target" ] && [ $# -eq 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 if [ -s "$target/train.txt" ] && [ -s "$target/held_out.txt" ] && [ -s "$target/README.md" ]; then
   echo "austen: $target is complete"
   exit 0
@@ -30,7 +31,7 @@ trap 'exit 1' INT TERM
 
 found=$(find "$cache" -maxdepth 1 -name "${package}_*.deb" | sort | tail -n 1)
 if [ -z "$found" ] || ! dpkg-deb --info "$found" >/dev/null 2>&1; then
-  need apt-get "none; this needs Debian or Ubuntu. Elsewhere put ${package}_*.deb into $cache and run this again"
+  need apt-get "this on Debian or Ubuntu, or put ${package}_*.deb into $cache and run it again"
   echo "austen: fetching $package (1.6 MB)"
   if ! (cd "$scratch" && apt-get -q download "$package" >apt.log 2>&1); then
     sed 's/^/  apt-get: /' "$scratch/apt.log" >&2

@@ -3,9 +3,9 @@
 
 usage: austen_extract.py PACKAGE_DATA_DIR TARGET_DIR
 
-PACKAGE_DATA_DIR holds Rdata.rdx and Rdata.rdb, R's lazy-load database: the .rdx is a gzipped R object that lists each
-variable's (offset, length) in the .rdb, where it lies as a big-endian length and a compressed R object. Objects are in R's
-serialization format, XDR flavour (R Internals, section 1.8); only the kinds that occur here are read.
+PACKAGE_DATA_DIR holds Rdata.rdx and Rdata.rdb, R's lazy-load database: the .rdx is a gzipped R object that lists
+each variable's (offset, length) in the .rdb, where it lies as a big-endian length and a compressed R object. Objects
+are in R's serialization format, XDR flavour (R Internals, section 1.8); only the kinds that occur here are read.
 """
 import bz2
 import gzip
@@ -108,7 +108,8 @@ def decompress(chunk, kind):
     if method == b"2":
         return bz2.decompress(stream)
     if method == b"Z":
-        return lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 6}]).decompress(stream)
+        filters = [{"id": lzma.FILTER_LZMA2, "preset": 6}]
+        return lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters).decompress(stream)
     return stream
 
 
@@ -132,8 +133,8 @@ def read_variables(folder):
 
 
 def paragraphs(lines):
-    """Joins the hard-wrapped lines of each paragraph: one line each, chapter headings included. The underscores that mark
-    emphasis in some of the novels go, since others have none."""
+    """Joins the hard-wrapped lines of each paragraph: one line each, chapter headings included. The underscores
+    that mark emphasis in some of the novels go, since others have none."""
     found, current = [], []
     for line in lines + [""]:
         line = " ".join((line or "").replace("_", "").split())
@@ -150,8 +151,10 @@ def words_in(text):
 
 
 def readme(counts):
-    rows = "\n".join(f"| {title} ({year}) | {'held_out.txt' if name == HELD_OUT else 'train.txt'} | {counts[name]:,} |"
-                     for name, title, year in NOVELS)
+    def file_of(name):
+        return "held_out.txt" if name == HELD_OUT else "train.txt"
+
+    rows = "\n".join(f"| {title} ({year}) | {file_of(name)} | {counts[name]:,} |" for name, title, year in NOVELS)
     return f"""# Jane Austen's six novels
 
 | novel | file | words |
@@ -162,7 +165,8 @@ def readme(counts):
 One paragraph a line, an empty line between paragraphs, UTF-8. Words are what white space separates.
 
 Source: Debian package r-cran-janeaustenr (R package janeaustenr by Julia Silge, after Project Gutenberg), read by
-data/corpora/austen_extract.py. Licence: the novels are in the public domain; the package around them is under the MIT licence.
+data/corpora/austen_extract.py. Licence: the novels are in the public domain; the package around them is under
+the MIT licence.
 """
 
 
@@ -179,18 +183,21 @@ def main(folder, target):
     variables = read_variables(folder)
     missing = [name for name, _, _ in NOVELS if name not in variables]
     if missing:
-        sys.exit(f"austen_extract.py: {folder} lacks {', '.join(missing)}; it holds {', '.join(sorted(variables))}")
+        held = ", ".join(sorted(variables))
+        sys.exit(f"austen_extract.py: {folder} lacks {', '.join(missing)}; it holds {held}")
     texts = {name: "\n\n".join(paragraphs(variables[name])) + "\n\n" for name, _, _ in NOVELS}
     counts = {name: words_in(text) for name, text in texts.items()}
     total = sum(counts.values())
     if abs(total - EXPECTED_WORDS) > TOLERANCE * EXPECTED_WORDS:
-        sys.exit(f"austen_extract.py: found {total:,} words where {EXPECTED_WORDS:,} are expected: the package's format "
-                 f"has changed, or {folder} is damaged")
+        sys.exit(f"austen_extract.py: found {total:,} words where {EXPECTED_WORDS:,} are expected: the package's "
+                 f"format has changed, or {folder} is damaged")
     os.makedirs(target, exist_ok=True)
     write_whole(os.path.join(target, "README.md"), readme(counts))
     write_whole(os.path.join(target, "held_out.txt"), texts[HELD_OUT])
-    write_whole(os.path.join(target, "train.txt"), "".join(texts[name] for name, _, _ in NOVELS if name != HELD_OUT))
-    print(f"austen: {total - counts[HELD_OUT]:,} words to train on (5 novels), {counts[HELD_OUT]:,} held out (Persuasion)")
+    train = "".join(text for name, text in texts.items() if name != HELD_OUT)
+    write_whole(os.path.join(target, "train.txt"), train)
+    held_out = counts[HELD_OUT]
+    print(f"austen: {total - held_out:,} words to train on (5 novels), {held_out:,} held out (Persuasion)")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 // The data source "text": windows of T + 1 tokens at stride T over a prepared corpus (data/prepare.h).
 //
-// Order: a slot's endless stream position g is the global index g * slots + slot; index / windows is the epoch, and a keyed
-// permutation of (seed, epoch) maps the rest to a window. So the slots of an epoch are disjoint and together complete, and
-// any position can be asked for at any time.
+// Order: a slot's endless stream position g is the global index g * slots + slot; index / windows is the
+// epoch, and a keyed permutation of (seed, epoch) maps the rest to a window. So the slots of an epoch are
+// disjoint and together complete, and any position can be asked for at any time.
 #include <algorithm>
 #include <filesystem>
 #include <numeric>
@@ -17,12 +17,14 @@
 namespace tessera {
 namespace {
 
-constexpr std::uint64_t order_purpose = 0x6f72646572;  // "order": keeps these draws apart from others of the same seed
+constexpr std::uint64_t order_purpose =
+    0x6f72646572;  // "order": keeps these draws apart from others of the same seed
 
 class TextSource final : public DataSource {
  public:
   TextSource(const NoSettings&, const Context& context) : context_(context) {
-    TESSERA_CHECK(context.context > 0 && context.slots > 0, ": context ", context.context, ", slots ", context.slots);
+    TESSERA_CHECK(context.context > 0 && context.slots > 0, ": context ", context.context, ", slots ",
+                  context.slots);
   }
 
   Status open() override {
@@ -30,13 +32,14 @@ class TextSource final : public DataSource {
     TESSERA_TRY(open_file(prepared_file::held_out, held_out_));
     TESSERA_TRY(open_file(prepared_file::held_out_bytes, bytes_));
     TESSERA_TRY(open_file(prepared_file::held_out_words, words_));
-    if (train_.info().vocab != held_out_.info().vocab || train_.info().tokenizer != held_out_.info().tokenizer)
+    if (train_.info().vocab != held_out_.info().vocab ||
+        train_.info().tokenizer != held_out_.info().tokenizer)
       return fail(ExitCode::storage, "token files ", train_.path(), " and ", held_out_.path(),
                   " were made with different tokenizers or vocabularies");
     for (const TokenFile* file : {&bytes_, &words_})
       if (file->count() != held_out_.count())
-        return fail(ExitCode::storage, "token file ", file->path(), " has ", file->count(), " entries for the ",
-                    held_out_.count(), " tokens of ", held_out_.path());
+        return fail(ExitCode::storage, "token file ", file->path(), " has ", file->count(),
+                    " entries for the ", held_out_.count(), " tokens of ", held_out_.path());
     return enough_tokens(context_.path, train_.count(), held_out_.count(), context_.context);
   }
 
@@ -114,6 +117,7 @@ class TextSource final : public DataSource {
 
 }  // namespace
 
-TESSERA_REGISTER(DataSource, text, TextSource, NoSettings, "Windows of tokens over a text corpus, in a keyed random order");
+TESSERA_REGISTER(DataSource, text, TextSource, NoSettings,
+                 "Windows of tokens over a text corpus, in a keyed random order");
 
 }  // namespace tessera

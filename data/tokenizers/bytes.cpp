@@ -45,6 +45,7 @@ class BytesTokenizer final : public Tokenizer {
 
 }  // namespace
 
-TESSERA_REGISTER(Tokenizer, bytes, BytesTokenizer, NoSettings, "Every byte is a token (256); nothing to learn");
+TESSERA_REGISTER(Tokenizer, bytes, BytesTokenizer, NoSettings,
+                 "Every byte is a token (256); nothing to learn");
 
 }  // namespace tessera

@@ -1,8 +1,10 @@
-// The tokenizer "sentencepiece": subword units learnt from the corpus by the SentencePiece library (Kudo and Richardson,
-// arXiv 1808.06226). Single-threaded and without sampling, so that the same text gives the same model.
+// The tokenizer "sentencepiece": subword units learnt from the corpus by the SentencePiece library (Kudo and
+// Richardson, arXiv 1808.06226). Single-threaded and without sampling, so that the same text gives the same
+// model.
 //
-// The library alone would lose some bytes: it replaces invalid UTF-8, reads its space mark U+2581 as a space and skips
-// training lines with tabs. Such bytes never reach it; they become byte tokens, so every text survives the round trip.
+// The library alone would lose some bytes: it replaces invalid UTF-8, reads its space mark U+2581 as a space
+// and skips training lines with tabs. Such bytes never reach it; they become byte tokens, so
+// every text survives the round trip.
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
@@ -19,9 +21,9 @@
 namespace tessera {
 namespace {
 
-constexpr std::int64_t own_vocab = 2048;             // where the recipe leaves the size open
-constexpr std::int64_t least_vocab = 256 + 1 + 63;   // bytes, the unknown token and some letters
-constexpr std::size_t longest_run = 4000;            // bytes; the library skips training sentences above 4,192
+constexpr std::int64_t own_vocab = 2048;            // where the recipe leaves the size open
+constexpr std::int64_t least_vocab = 256 + 1 + 63;  // bytes, the unknown token and some letters
+constexpr std::size_t longest_run = 4000;           // bytes; the library skips training sentences above 4,192
 constexpr std::string_view space_mark = "\xe2\x96\x81";
 
 struct SentencepieceSettings : Settings {
@@ -29,8 +31,10 @@ struct SentencepieceSettings : Settings {
   double coverage = 0.9995;
   void fields(FieldVisitor& f) override {
     f.field({"model", "how subwords are learnt", one_of({"unigram", "bpe"})}, model);
-    f.field({"coverage", "share of the text's characters with a token of their own; the rest is spelt in bytes",
-             between(0.9, 1)}, coverage);
+    f.field(
+        {"coverage", "share of the text's characters with a token of their own; the rest is spelt in bytes",
+         between(0.9, 1)},
+        coverage);
   }
 };
 
@@ -41,8 +45,10 @@ std::size_t character_length(std::string_view text) {
   if (lead < 0x80) return 1;
   const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
   if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;   // no overlong forms
-  const unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;  // no surrogates, nothing above U+10FFFF
+  const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;  // no overlong forms
+  const unsigned char high = lead == 0xed   ? 0x9f
+                             : lead == 0xf4 ? 0x8f
+                                            : 0xbf;  // no surrogates, nothing above U+10FFFF
   if (byte(1) < low || byte(1) > high) return 0;
   for (std::size_t i = 2; i < length; ++i)
     if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
@@ -57,11 +63,12 @@ struct Run {
 
 /// Length of the character at the front if the library gives it back unchanged, else 0.
 std::size_t plain_length(std::string_view text) {
-  if (text[0] == '\0' || text[0] == '\t' || text.starts_with(space_mark)) return 0;
+  if (text[0] == '\t' || text.starts_with(space_mark)) return 0;
   return character_length(text);
 }
 
-/// The run at the front of a text that is not empty. Plain runs end behind a line end, or before a space when they grow too long.
+/// The run at the front of a text that is not empty. Plain runs end behind a line end, or before a space when
+/// they grow too long.
 Run first_run(std::string_view text) {
   std::size_t end = 0, last_space = 0;
   while (end < text.size()) {
@@ -112,17 +119,20 @@ class SentencepieceTokenizer final : public Tokenizer {
 
   Status train(std::string_view text) override {
     if (wanted_ < least_vocab)
-      return fail(ExitCode::usage, "the tokenizer 'sentencepiece' needs a vocabulary of at least ", least_vocab, ", not ",
-                  wanted_, " (model.vocab)");
+      return fail(ExitCode::usage, "the tokenizer 'sentencepiece' needs a vocabulary of at least ",
+                  least_vocab, ", not ", wanted_, " (model.vocab)");
     std::string model;
-    const Status trained = guarded("learn " + std::to_string(wanted_) + " tokens from " +
-                                       format_bytes(static_cast<double>(text.size())) + " of text", [&] {
-      PlainRuns runs(text);
-      return sentencepiece::SentencePieceTrainer::Train(trainer_arguments(), &runs, &model);
-    });
+    const Status trained =
+        guarded("learn " + std::to_string(wanted_) + " tokens from " +
+                    format_bytes(static_cast<double>(text.size())) + " of text",
+                [&] {
+                  PlainRuns runs(text);
+                  return sentencepiece::SentencePieceTrainer::Train(trainer_arguments(), &runs, &model);
+                });
     if (!trained.ok())
-      return fail(trained.error().code, trained.error().message,
-                  " (another vocabulary size, more text, a lower 'coverage' or the tokenizer 'bytes' may do)");
+      return fail(
+          trained.error().code, trained.error().message,
+          " (another vocabulary size, more text, a lower 'coverage' or the tokenizer 'bytes' may do)");
     std::ofstream file(path_, std::ios::binary);
     file.write(model.data(), static_cast<std::streamsize>(model.size()));
     if (!file.flush()) return fail(ExitCode::storage, "cannot write ", path_);
@@ -194,7 +204,8 @@ class SentencepieceTokenizer final : public Tokenizer {
     }
   }
 
-  /// What each token stands for: a byte, nothing (the unknown token), or its piece with spaces for space marks.
+  /// What each token stands for: a byte, nothing (the unknown token), or its piece with spaces for space
+  /// marks.
   Status read_surfaces() {
     surfaces_.clear();
     byte_ids_.assign(256, -1);
@@ -209,12 +220,15 @@ class SentencepieceTokenizer final : public Tokenizer {
       }
     }
     for (const std::int32_t id : byte_ids_)
-      if (id < 0) return fail(ExitCode::storage, "the tokenizer model ", path_, " lacks byte tokens: it was not made by Tessera");
+      if (id < 0)
+        return fail(ExitCode::storage, "the tokenizer model ", path_,
+                    " lacks byte tokens: it was not made by Tessera");
     return {};
   }
 
   static std::string with_spaces(std::string piece) {
-    for (std::size_t at; (at = piece.find(space_mark)) != std::string::npos;) piece.replace(at, space_mark.size(), " ");
+    for (std::size_t at; (at = piece.find(space_mark)) != std::string::npos;)
+      piece.replace(at, space_mark.size(), " ");
     return piece;
   }
 

@@ -43,7 +43,8 @@ std::string table_text(const OutlineTable& table) {
 }
 
 std::vector<const SettingsCatalog*> catalogs_of(const Catalogs& all) {
-  return {all.families, all.objectives, all.methods, all.inner, all.schedules, all.sources, all.tokenizers, all.codecs};
+  return {all.families,  all.objectives, all.methods,    all.inner,
+          all.schedules, all.sources,    all.tokenizers, all.codecs};
 }
 
 /// "optimizer" and "inner optimizer" both mean the kind "inner optimizer".
@@ -85,9 +86,12 @@ std::string setting_text(const OutlineTable& table, const OutlineField& field) {
   std::string text = (table.path.empty() ? "" : table.path + ".") + field.name + ": " + field.help + "\n";
   text += "  default  " + field.value + "\n  type     " + field.type + "\n";
   if (!field.bounds.empty()) text += "  values   " + field.bounds + "\n";
-  if (!field.plugin.empty()) text += "  of       " + field.plugin + " (other choices in [" + table.path + "] bring their own settings)\n";
+  if (!field.plugin.empty())
+    text +=
+        "  of       " + field.plugin + " (other choices in [" + table.path + "] bring their own settings)\n";
   if (field.catalog != nullptr) {
-    for (const std::string& name : field.catalog->names()) text += wrapped("    " + name, field.catalog->help(name), 22);
+    for (const std::string& name : field.catalog->names())
+      text += wrapped("    " + name, field.catalog->help(name), 22);
   }
   return text;
 }
@@ -106,12 +110,18 @@ std::string markdown_rows(const std::vector<OutlineField>& fields) {
   return text;
 }
 
-std::string markdown_plugins(const OutlineField& choice, std::set<const SettingsCatalog*>& done) {
+/// The plug-ins of a choice; what the table `own`s itself is not said again.
+std::string markdown_plugins(const OutlineField& choice, const std::vector<OutlineField>& own,
+                             std::set<const SettingsCatalog*>& done) {
   if (!done.insert(choice.catalog).second) return "";
   std::string text;
   for (const std::string& name : choice.catalog->names()) {
     text += "\n**" + choice.catalog->kind() + " `" + name + "`**: " + choice.catalog->help(name) + "\n";
-    const std::vector<OutlineField> fields = outline_of_plugin(*choice.catalog, name);
+    std::vector<OutlineField> fields = outline_of_plugin(*choice.catalog, name);
+    std::erase_if(fields, [&](const OutlineField& field) {
+      return std::any_of(own.begin(), own.end(),
+                         [&](const OutlineField& other) { return other.name == field.name; });
+    });
     if (!fields.empty()) text += "\n" + markdown_rows(fields);
   }
   return text;
@@ -151,8 +161,10 @@ Result<std::string> describe(const Catalogs& catalogs, const std::string& what, 
 std::string config_markdown(const Catalogs& catalogs) {
   std::string text =
       "# Settings\n\n"
-      "A recipe is a TOML file. Every setting has a default; `--set table.setting=value` on the command line wins over the file.\n"
-      "An unknown name, a wrong type or a value out of bounds stops the run before it starts, with its place and the nearest name.\n\n"
+      "A recipe is a TOML file. Every setting has a default; `--set table.setting=value` on the command line "
+      "wins over the file.\n"
+      "An unknown name, a wrong type or a value out of bounds stops the run before it starts, with its place "
+      "and the nearest name.\n\n"
       "This page is generated: `tessera describe --markdown > docs/config.md`.\n";
   Recipe recipe(catalogs);
   std::set<const SettingsCatalog*> done;
@@ -162,7 +174,8 @@ std::string config_markdown(const Catalogs& catalogs) {
     std::copy_if(table.fields.begin(), table.fields.end(), std::back_inserter(own),
                  [](const OutlineField& field) { return field.plugin.empty(); });
     text += markdown_rows(own);
-    for (const OutlineField& field : own) text += field.catalog != nullptr ? markdown_plugins(field, done) : "";
+    for (const OutlineField& field : own)
+      text += field.catalog != nullptr ? markdown_plugins(field, own, done) : "";
   }
   return text;
 }

@@ -7,9 +7,10 @@
 
 namespace tessera {
 
-/// `what` is "" (everything), a table ("sync"), a setting ("sync.steps"), or a kind of plug-in ("optimizer"); with a kind, `name`
-/// is "" or one of its plug-ins. Error{ExitCode::usage} names what is known.
-Result<std::string> describe(const Catalogs& catalogs, const std::string& what = "", const std::string& name = "");
+/// `what` is "" (everything), a table ("sync"), a setting ("sync.steps"), or a kind of plug-in ("optimizer");
+/// with a kind, `name` is "" or one of its plug-ins. Error{ExitCode::usage} names what is known.
+Result<std::string> describe(const Catalogs& catalogs, const std::string& what = "",
+                             const std::string& name = "");
 
 /// docs/config.md.
 std::string config_markdown(const Catalogs& catalogs);

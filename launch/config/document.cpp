@@ -8,7 +8,8 @@ namespace tessera {
 namespace {
 
 Place place_of(const toml::source_region& source) {
-  return {.line = static_cast<std::int64_t>(source.begin.line), .column = static_cast<std::int64_t>(source.begin.column)};
+  return {.line = static_cast<std::int64_t>(source.begin.line),
+          .column = static_cast<std::int64_t>(source.begin.column)};
 }
 
 Value value_of(const toml::node& node) {
@@ -51,7 +52,8 @@ Result<Node> read_document(std::string_view text, const std::string& file) {
   try {
     return node_of(toml::parse(text), {});
   } catch (const toml::parse_error& error) {
-    return fail(ExitCode::usage, place_of(error.source()).text(file), ": not valid TOML: ", error.description());
+    return fail(ExitCode::usage, place_of(error.source()).text(file),
+                ": not valid TOML: ", error.description());
   }
 }
 
@@ -59,7 +61,8 @@ Status apply_override(Node& root, const std::string& assignment, std::int32_t nu
   const std::size_t equals = assignment.find('=');
   const std::string path = assignment.substr(0, equals);
   if (equals == std::string::npos || path.empty()) {
-    return fail(ExitCode::usage, "--set ", assignment, ": wants setting=value, for example --set sync.steps=20");
+    return fail(ExitCode::usage, "--set ", assignment,
+                ": wants setting=value, for example --set sync.steps=20");
   }
   const Place place{.override_number = number, .override_path = path};
   Node* node = &root;

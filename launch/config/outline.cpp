@@ -13,11 +13,17 @@ class OutlineVisitor final : public FieldVisitor {
   explicit OutlineVisitor(std::vector<OutlineTable>& tables) : tables_(tables) { tables_.push_back({}); }
 
   void field(const FieldInfo& info, bool& value) override { add(info, "yes or no", toml_text(value)); }
-  void field(const FieldInfo& info, std::int64_t& value) override { add(info, "whole number", toml_text(value)); }
+  void field(const FieldInfo& info, std::int64_t& value) override {
+    add(info, "whole number", toml_text(value));
+  }
   void field(const FieldInfo& info, double& value) override { add(info, "number", toml_text(value)); }
   void field(const FieldInfo& info, std::string& value) override { add(info, "text", toml_text(value)); }
-  void field(const FieldInfo& info, std::vector<double>& value) override { add(info, "list of numbers", toml_text(value)); }
-  void field(const FieldInfo& info, std::vector<std::string>& value) override { add(info, "list of texts", toml_text(value)); }
+  void field(const FieldInfo& info, std::vector<double>& value) override {
+    add(info, "list of numbers", toml_text(value));
+  }
+  void field(const FieldInfo& info, std::vector<std::string>& value) override {
+    add(info, "list of texts", toml_text(value));
+  }
 
   void group(const FieldInfo& info, Settings& settings) override {
     const std::size_t parent = current_;
@@ -43,12 +49,13 @@ class OutlineVisitor final : public FieldVisitor {
   void add(const FieldInfo& info, std::string type, std::string value) {
     for (OutlineField& field : tables_[current_].fields) {
       if (field.name != info.name) continue;
-      TESSERA_CHECK(field.type == type, ": two types of setting ", info.name, " in table [", tables_[current_].path, "]");
+      TESSERA_CHECK(field.type == type, ": two types of setting ", info.name, " in table [",
+                    tables_[current_].path, "]");
       if (plugin_.empty()) field.plugin.clear();
       return;
     }
-    tables_[current_].fields.push_back(
-        {info.name, std::move(type), std::move(value), bounds_in_words(info.bounds), info.help, nullptr, plugin_});
+    tables_[current_].fields.push_back({info.name, std::move(type), std::move(value),
+                                        bounds_in_words(info.bounds), info.help, nullptr, plugin_});
   }
   std::vector<OutlineTable>& tables_;
   std::size_t current_ = 0;
@@ -63,8 +70,9 @@ std::string list_text(const std::vector<T>& values) {
 }
 
 std::string number_text(double value) {
-  return std::abs(value) < 1e15 && value == std::floor(value) ? std::to_string(static_cast<std::int64_t>(value))
-                                                              : format_double(value);
+  return std::abs(value) < 1e15 && value == std::floor(value)
+             ? std::to_string(static_cast<std::int64_t>(value))
+             : format_double(value);
 }
 
 }  // namespace
@@ -98,15 +106,22 @@ std::string bounds_in_words(const Bounds& bounds) {
     words = "between " + number_text(bounds.min) + " and " + number_text(bounds.max);
   } else {
     if (lower) words = (bounds.min_is_open ? "greater than " : "at least ") + number_text(bounds.min);
-    if (upper) words += (lower ? " and " : "") + std::string(bounds.max_is_open ? "less than " : "at most ") + number_text(bounds.max);
+    if (upper)
+      words += (lower ? " and " : "") + std::string(bounds.max_is_open ? "less than " : "at most ") +
+               number_text(bounds.max);
   }
   if (bounds.choices.empty()) return words;
-  if (bounds.choices.size() == 1) return words.empty() ? bounds.choices[0] : words + ", or " + bounds.choices[0];
+  if (bounds.choices.size() == 1)
+    return words.empty() ? bounds.choices[0] : words + ", or " + bounds.choices[0];
   return (words.empty() ? "one of " : words + ", or one of ") + join(bounds.choices, ", ");
 }
 
-std::string toml_text(bool value) { return value ? "true" : "false"; }
-std::string toml_text(std::int64_t value) { return std::to_string(value); }
+std::string toml_text(bool value) {
+  return value ? "true" : "false";
+}
+std::string toml_text(std::int64_t value) {
+  return std::to_string(value);
+}
 
 std::string toml_text(double value) {
   if (std::isnan(value)) return "\"auto\"";
@@ -134,7 +149,11 @@ std::string toml_text(const std::string& value) {
   return text + "\"";
 }
 
-std::string toml_text(const std::vector<double>& values) { return list_text(values); }
-std::string toml_text(const std::vector<std::string>& values) { return list_text(values); }
+std::string toml_text(const std::vector<double>& values) {
+  return list_text(values);
+}
+std::string toml_text(const std::vector<std::string>& values) {
+  return list_text(values);
+}
 
 }  // namespace tessera

@@ -1,5 +1,5 @@
-// The settings tree as data: tables with their settings, defaults, bounds and help in words. Describing, documenting, comparing
-// recipes and suggesting names all start here.
+// The settings tree as data: tables with their settings, defaults, bounds and help in words. Describing,
+// documenting, comparing recipes and suggesting names all start here.
 #pragma once
 #include <map>
 #include <string>
@@ -11,21 +11,21 @@ namespace tessera {
 
 /// One setting.
 struct OutlineField {
-  std::string name;     ///< "steps"
-  std::string type;     ///< "whole number", "number", "text", "yes or no", "list of numbers", "choice"
-  std::string value;    ///< as TOML
-  std::string bounds;   ///< "at least 1"; "" for anything
+  std::string name;    ///< "steps"
+  std::string type;    ///< "whole number", "number", "text", "yes or no", "list of numbers", "choice"
+  std::string value;   ///< as TOML
+  std::string bounds;  ///< "at least 1"; "" for anything
   std::string help;
   const SettingsCatalog* catalog = nullptr;  ///< of a choice
-  std::string plugin;   ///< name of the chosen plug-in that brings it; "" for the table's own
+  std::string plugin;  ///< name of the chosen plug-in that brings it; "" for the table's own
 };
 
 /// One table of the recipe.
 struct OutlineTable {
   std::string path;  ///< "" for the top level, "sync", ...
   std::string help;
-  /// Its own and those of the chosen plug-ins, in order. A plug-in may declare a setting of its table again (a codec for both
-  /// directions): it stands here once, and all get the one value.
+  /// Its own and those of the chosen plug-ins, in order. A plug-in may declare a setting of its table again
+  /// (a codec for both directions): it stands here once, and all get the one value.
   std::vector<OutlineField> fields;
 };
 

@@ -34,7 +34,9 @@ std::vector<std::string> names_in(const std::string& sentence) {
   return names;
 }
 
-std::string did_you_mean(const std::string& name) { return name.empty() ? "" : "; did you mean " + name + "?"; }
+std::string did_you_mean(const std::string& name) {
+  return name.empty() ? "" : "; did you mean " + name + "?";
+}
 
 /// Writes what the document says into the settings that visit it, and notes what is wrong.
 class Reader final : public FieldVisitor {
@@ -70,7 +72,9 @@ class Reader final : public FieldVisitor {
     }
     const std::optional<double> number = number_of(node->value);
     if (!number) {
-      return wants(info, *node, info.bounds.choices.empty() ? "a number" : "a number or " + join(info.bounds.choices, ", "));
+      return wants(
+          info, *node,
+          info.bounds.choices.empty() ? "a number" : "a number or " + join(info.bounds.choices, ", "));
     }
     if (within(info, *node, *number)) value = *number;
   }
@@ -81,8 +85,9 @@ class Reader final : public FieldVisitor {
     if (!text) return wants(info, *node, "text in quotes");
     const std::vector<std::string>& choices = info.bounds.choices;
     if (!choices.empty() && std::count(choices.begin(), choices.end(), *text) == 0) {
-      return bad(info.name, node->place, path_of(info.name) + " must be " + bounds_in_words(info.bounds) + ", got \"" + *text + "\"" +
-                                             did_you_mean(nearest_name(*text, choices)));
+      return bad(info.name, node->place,
+                 path_of(info.name) + " must be " + bounds_in_words(info.bounds) + ", got \"" + *text + "\"" +
+                     did_you_mean(nearest_name(*text, choices)));
     }
     value = *text;
   }
@@ -94,7 +99,8 @@ class Reader final : public FieldVisitor {
     std::vector<double> numbers;
     for (const Value& element : *list) {
       const std::optional<double> number = number_of(element);
-      if (!number) return wants(info, *node, "numbers in its list; " + describe_value(element) + " is none", false);
+      if (!number)
+        return wants(info, *node, "numbers in its list; " + describe_value(element) + " is none", false);
       if (!within(info, *node, *number)) return;
       numbers.push_back(*number);
     }
@@ -108,7 +114,8 @@ class Reader final : public FieldVisitor {
     std::vector<std::string> texts;
     for (const Value& element : *list) {
       const auto* text = std::get_if<std::string>(&element.data);
-      if (text == nullptr) return wants(info, *node, "texts in its list; " + describe_value(element) + " is none", false);
+      if (text == nullptr)
+        return wants(info, *node, "texts in its list; " + describe_value(element) + " is none", false);
       texts.push_back(*text);
     }
     value = std::move(texts);
@@ -118,7 +125,8 @@ class Reader final : public FieldVisitor {
     const Node* node = child(info.name);
     scope_.tables.push_back(info.name);
     if (node != nullptr && !node->is_table) {
-      bad(info.name, node->key, path_of(info.name) + " is a table: write [" + path_of(info.name) + "] and its settings below it");
+      bad(info.name, node->key,
+          path_of(info.name) + " is a table: write [" + path_of(info.name) + "] and its settings below it");
       node = nullptr;
     }
     const std::string path = path_of(info.name);
@@ -135,8 +143,9 @@ class Reader final : public FieldVisitor {
       if (!typed || std::count(names.begin(), names.end(), *typed) == 0) {
         scope_.plugin_unknown = true;
         if (!typed) return wants(info, *node, "the name of a " + catalog.kind() + " in quotes");
-        return bad(info.name, node->place, path_of(info.name) + ": there is no " + catalog.kind() + " named \"" + *typed + "\"" +
-                                               did_you_mean(nearest_name(*typed, names)) + " (known: " + join(names, ", ") + ")");
+        return bad(info.name, node->place,
+                   path_of(info.name) + ": there is no " + catalog.kind() + " named \"" + *typed + "\"" +
+                       did_you_mean(nearest_name(*typed, names)) + " (known: " + join(names, ", ") + ")");
       }
       name = *typed;
       settings = catalog.make_settings(name);
@@ -151,12 +160,12 @@ class Reader final : public FieldVisitor {
   struct Scope {
     const Node* node = nullptr;  ///< null: the file has no such table
     std::string path;
-    std::vector<std::string> known{};                                        ///< names seen so far
-    std::vector<std::string> tables{};                                       ///< of them, those of tables
-    std::set<std::string> bad{};                                             ///< of them, those with a problem
-    std::vector<std::pair<const SettingsCatalog*, std::string>> plugins{};   ///< chosen here
+    std::vector<std::string> known{};                                       ///< names seen so far
+    std::vector<std::string> tables{};                                      ///< of them, those of tables
+    std::set<std::string> bad{};                                            ///< of them, those with a problem
+    std::vector<std::pair<const SettingsCatalog*, std::string>> plugins{};  ///< chosen here
     std::vector<const Settings*> to_check{};
-    bool plugin_unknown = false;                                             ///< so nobody knows which settings it has
+    bool plugin_unknown = false;  ///< so nobody knows which settings it has
   };
 
   void read(Scope scope, Settings& settings) {
@@ -180,7 +189,9 @@ class Reader final : public FieldVisitor {
   void check_across_tables(const Settings& settings) {
     for (const std::string& sentence : settings.problems()) {
       const std::vector<std::string> names = names_in(sentence);
-      if (std::any_of(names.begin(), names.end(), [&](const std::string& name) { return all_bad_.count(name) > 0; })) continue;
+      if (std::any_of(names.begin(), names.end(),
+                      [&](const std::string& name) { return all_bad_.count(name) > 0; }))
+        continue;
       problems_.push_back({place_of(sentence), sentence});
     }
   }
@@ -191,8 +202,8 @@ class Reader final : public FieldVisitor {
       const std::string path = path_of(name);
       if (node.is_table) {
         const std::string near = nearest_name(name, scope_.tables);
-        problems_.push_back(
-            {node.key, "there is no table [" + path + "]" + did_you_mean(near.empty() ? "" : "[" + path_of(near) + "]")});
+        problems_.push_back({node.key, "there is no table [" + path + "]" +
+                                           did_you_mean(near.empty() ? "" : "[" + path_of(near) + "]")});
       } else {
         problems_.push_back({node.key, "there is no setting " + path + suggestion(name)});
       }
@@ -204,7 +215,8 @@ class Reader final : public FieldVisitor {
     for (const auto& [catalog, chosen] : scope_.plugins) {
       for (const std::string& other : catalog->names()) {
         for (const OutlineField& field : outline_of_plugin(*catalog, other)) {
-          if (field.name == name) return ": " + catalog->kind() + " " + other + " has it, " + chosen + " has not";
+          if (field.name == name)
+            return ": " + catalog->kind() + " " + other + " has it, " + chosen + " has not";
         }
       }
     }
@@ -216,7 +228,9 @@ class Reader final : public FieldVisitor {
     return did_you_mean(near.empty() ? "" : path_of(near));
   }
 
-  std::string path_of(const std::string& name) const { return scope_.path.empty() ? name : scope_.path + "." + name; }
+  std::string path_of(const std::string& name) const {
+    return scope_.path.empty() ? name : scope_.path + "." + name;
+  }
 
   const Node* child(const std::string& name) {
     scope_.known.push_back(name);
@@ -264,7 +278,8 @@ class Reader final : public FieldVisitor {
     if (std::isfinite(value) && !low && !high) return true;
     const std::string words = bounds_in_words(bounds);
     const std::string must = words.empty() ? "finite" : words;
-    bad(info.name, node.place, path_of(info.name) + " must be " + must + ", got " + describe_value({value, {}}));
+    bad(info.name, node.place,
+        path_of(info.name) + " must be " + must + ", got " + describe_value({value, {}}));
     return false;
   }
 
@@ -298,8 +313,8 @@ std::string lines_of(std::vector<Problem> problems, const std::string& file) {
 
 }  // namespace
 
-Result<Recipe> parse_recipe(std::string_view text, const std::string& file, const std::vector<std::string>& overrides,
-                            const Catalogs& catalogs) {
+Result<Recipe> parse_recipe(std::string_view text, const std::string& file,
+                            const std::vector<std::string>& overrides, const Catalogs& catalogs) {
   TESSERA_ASSIGN(Node document, read_document(text, file));
   std::vector<std::string> malformed;
   for (std::size_t i = 0; i < overrides.size(); ++i) {
@@ -315,11 +330,13 @@ Result<Recipe> parse_recipe(std::string_view text, const std::string& file, cons
   return recipe;
 }
 
-Result<Recipe> load_recipe(const std::string& file, const std::vector<std::string>& overrides, const Catalogs& catalogs) {
+Result<Recipe> load_recipe(const std::string& file, const std::vector<std::string>& overrides,
+                           const Catalogs& catalogs) {
   if (file.empty()) return parse_recipe("", "(no recipe file)", overrides, catalogs);
   if (!std::filesystem::exists(file)) return fail(ExitCode::usage, "there is no recipe file ", file);
   std::ifstream in(file, std::ios::binary);
-  if (!in || std::filesystem::is_directory(file)) return fail(ExitCode::usage, "cannot read the recipe file ", file);
+  if (!in || std::filesystem::is_directory(file))
+    return fail(ExitCode::usage, "cannot read the recipe file ", file);
   const std::string text{std::istreambuf_iterator<char>(in), {}};
   return parse_recipe(text, file, overrides, catalogs);
 }

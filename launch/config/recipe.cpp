@@ -20,15 +20,22 @@ Choice::Choice(const SettingsCatalog* from, const std::string& preferred) : cata
 
 void ModelSettings::fields(FieldVisitor& f) {
   family.visit(f, {"family", "what kind of model"});
-  f.field({"vocab", "size of the vocabulary; sentencepiece learns so many pieces; 0: the tokenizer's own", at_least(0)}, vocab);
+  f.field({"vocab", "size of the vocabulary; sentencepiece learns so many pieces; 0: the tokenizer's own",
+           at_least(0)},
+          vocab);
 }
 
-void ObjectiveSettings::fields(FieldVisitor& f) { objective.visit(f, {"name", "what the model is trained to do well"}); }
+void ObjectiveSettings::fields(FieldVisitor& f) {
+  objective.visit(f, {"name", "what the model is trained to do well"});
+}
 
 void SyncSettings::fields(FieldVisitor& f) {
   f.field({"steps", "inner steps H that a slot takes between two merges", at_least(1)}, steps);
-  f.field({"quorum", "mode drop: so many contributions may close a merge at its deadline; 0: all slots", at_least(0)}, quorum);
-  f.field({"deadline_seconds", "mode drop: a merge closes so long after its first contribution", positive()}, deadline_seconds);
+  f.field({"quorum", "mode drop: so many contributions may close a merge at its deadline; 0: all slots",
+           at_least(0)},
+          quorum);
+  f.field({"deadline_seconds", "mode drop: a merge closes so long after its first contribution", positive()},
+          deadline_seconds);
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
@@ -37,7 +44,9 @@ OuterSettings::OuterSettings(const Catalogs& catalogs)
 void OuterSettings::fields(FieldVisitor& f) {
   method.visit(f, {"name", "how slots and coordinator share the work"});
   f.field({"rule", "how a merged change moves the parameters", one_of(outer_rule_names())}, rule);
-  f.field({"lr", "outer learning rate; auto: falls with the number of slices", {.min = 0, .min_is_open = true, .choices = {"auto"}}},
+  f.field({"lr",
+           "outer learning rate; auto: falls with the number of slices",
+           {.min = 0, .min_is_open = true, .choices = {"auto"}}},
           lr);
   f.field({"momentum", "outer momentum (rule nesterov)", below_one()}, momentum);
 }
@@ -45,7 +54,9 @@ void OuterSettings::fields(FieldVisitor& f) {
 void InnerSettings::fields(FieldVisitor& f) {
   optimizer.visit(f, {"name", "what a slot does with a gradient"});
   f.field({"clip", "largest norm of the gradient of the owned slices; 0: no clipping", at_least(0)}, clip);
-  f.field({"clip_mode", "local: the norm of what the slot owns; scaled: times sqrt(all/owned), the norm the whole model would have",
+  f.field({"clip_mode",
+           "local: the norm of what the slot owns; scaled: times sqrt(all/owned), the norm the whole model "
+           "would have",
            one_of({"local", "scaled"})},
           clip_mode);
 }
@@ -68,7 +79,8 @@ void EvalSettings::fields(FieldVisitor& f) {
 void GenerateSettings::fields(FieldVisitor& f) {
   f.field({"prompt", "text to go on from"}, prompt);
   f.field({"tokens", "how many tokens to write", at_least(1)}, tokens);
-  f.field({"temperature", "below 1: bolder words get rarer; 0: always the likeliest token", at_least(0)}, temperature);
+  f.field({"temperature", "below 1: bolder words get rarer; 0: always the likeliest token", at_least(0)},
+          temperature);
   f.field({"top_k", "draw from the so many likeliest tokens; 0: from all", at_least(0)}, top_k);
   f.field({"seed", "another seed, another text", at_least(0)}, seed);
 }
@@ -80,9 +92,14 @@ void CheckpointSettings::fields(FieldVisitor& f) {
 
 void NetSettings::fields(FieldVisitor& f) {
   f.field({"listen", "address that the coordinator listens on; only this machine by default"}, listen);
-  f.field({"port", "control port, the next one is for tensors; 0: free ones (see endpoints.json)", between(0, 65534)}, port);
-  f.field({"metrics_port", "port of the Prometheus page, on this machine only; 0: a free one", between(0, 65535)}, metrics_port);
-  f.field({"lease_seconds", "a worker that is not heard for so long loses its slots; all other timeouts follow from it",
+  f.field({"port", "control port, the next one is for tensors; 0: free ones (see endpoints.json)",
+           between(0, 65534)},
+          port);
+  f.field(
+      {"metrics_port", "port of the Prometheus page, on this machine only; 0: a free one", between(0, 65535)},
+      metrics_port);
+  f.field({"lease_seconds",
+           "a worker that is not heard for so long loses its slots; all other timeouts follow from it",
            between(0.1, 3600)},
           lease_seconds);
 }
@@ -105,12 +122,20 @@ void Recipe::fields(FieldVisitor& f) {
   f.field({"seed", "first values, data order and draws all follow from it", at_least(0)}, seed);
   f.field({"device", "where tensors live; cuda comes with the CUDA build", one_of({"cpu"})}, device);
   f.field({"slots", "seats of the training: they fix plan, data and result", between(1, 4096)}, slots);
-  f.field({"workers", "processes that hold the slots, for speed alone: the result is the same; 0: one per slot", at_least(0)}, workers);
+  f.field(
+      {"workers", "processes that hold the slots, for speed alone: the result is the same; 0: one per slot",
+       at_least(0)},
+      workers);
   f.field({"rounds", "how many times the slots' work is merged", at_least(1)}, rounds);
-  f.field({"threads", "compute threads of each worker; the same number gives the same bits", between(1, 1024)}, threads);
+  f.field(
+      {"threads", "compute threads of each worker; the same number gives the same bits", between(1, 1024)},
+      threads);
   f.field({"batch", "samples per inner step of a slot", at_least(1)}, batch);
-  f.field({"mode", "exact: wait for every slot, re-run lost work; drop: merge without the late ones", one_of({"exact", "drop"})}, mode);
-  f.field({"durability", "what a committed merge survives: the death of processes, or of the machine", one_of({"process", "machine"})},
+  f.field({"mode", "exact: wait for every slot, re-run lost work; drop: merge without the late ones",
+           one_of({"exact", "drop"})},
+          mode);
+  f.field({"durability", "what a committed merge survives: the death of processes, or of the machine",
+           one_of({"process", "machine"})},
           durability);
   f.group({"model", "the model"}, model);
   f.group({"objective", "the training objective"}, objective);
@@ -134,13 +159,15 @@ std::vector<std::string> Recipe::problems() const {
     say("workers = ", workers, " are more than slots = ", slots, ": a worker without a slot has no work");
   }
   if (partial.cut != "none" && partial.slices > slots) {
-    say("partial.slices = ", partial.slices, " are more than slots = ", slots, ": a slice without a slot would never be trained");
+    say("partial.slices = ", partial.slices, " are more than slots = ", slots,
+        ": a slice without a slot would never be trained");
   }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
   }
   constexpr std::int64_t most_steps = std::int64_t{1} << 53;
-  if (rounds > most_steps / sync.steps) say("rounds = ", rounds, " times sync.steps = ", sync.steps, " is too large a number");
+  if (rounds > most_steps / sync.steps)
+    say("rounds = ", rounds, " times sync.steps = ", sync.steps, " is too large a number");
   return found;
 }
 

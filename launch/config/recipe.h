@@ -1,5 +1,6 @@
-// The tree of settings: everything that a recipe says about a run. Each setting is declared once, in fields(); parser, writer,
-// `tessera describe` and docs/config.md are visitors. Torch-free: registries that live in torch rooms come in as Catalogs.
+// The tree of settings: everything that a recipe says about a run. Each setting is declared once, in
+// fields(); parser, writer, `tessera describe` and docs/config.md are visitors. Torch-free: registries that
+// live in torch rooms come in as Catalogs.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -23,7 +24,8 @@ struct Catalogs {
   const SettingsCatalog* codecs = nullptr;
 };
 
-/// A chosen plug-in: its name and the settings it brings. Registry<P>::builtin().make(name, *settings, context) builds it.
+/// A chosen plug-in: its name and the settings it brings. Registry<P>::builtin().make(name, *settings,
+/// context) builds it.
 struct Choice {
   const SettingsCatalog* catalog = nullptr;
   std::string name;
@@ -48,16 +50,16 @@ struct ObjectiveSettings : Settings {
 };
 
 struct SyncSettings : Settings {
-  std::int64_t steps = 50;         ///< H
-  std::int64_t quorum = 0;         ///< mode drop: contributions that may close a merge; 0: all
-  double deadline_seconds = 60;    ///< mode drop: when a merge closes without the rest
+  std::int64_t steps = 50;       ///< H
+  std::int64_t quorum = 0;       ///< mode drop: contributions that may close a merge; 0: all
+  double deadline_seconds = 60;  ///< mode drop: when a merge closes without the rest
   void fields(FieldVisitor& f) override;
 };
 
 struct OuterSettings : Settings {
   Choice method;
   std::string rule = "nesterov";
-  double lr;                       ///< NaN ("auto") until the recipe is resolved
+  double lr;  ///< NaN ("auto") until the recipe is resolved
   double momentum = 0.9;
   explicit OuterSettings(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
@@ -65,7 +67,7 @@ struct OuterSettings : Settings {
 
 struct InnerSettings : Settings {
   Choice optimizer;
-  double clip = 1.0;               ///< norm to which gradients are clipped; 0: not at all
+  double clip = 1.0;  ///< norm to which gradients are clipped; 0: not at all
   std::string clip_mode = "local";
   explicit InnerSettings(const Catalogs& catalogs) : optimizer(catalogs.inner, "adamw") {}
   void fields(FieldVisitor& f) override;
@@ -87,37 +89,38 @@ struct DataSettings : Settings {
 };
 
 struct EvalSettings : Settings {
-  std::int64_t every = 5;          ///< rounds; 0: never
-  std::int64_t batches = 0;        ///< 0: all held-out data
+  std::int64_t every = 5;    ///< rounds; 0: never
+  std::int64_t batches = 0;  ///< 0: all held-out data
   void fields(FieldVisitor& f) override;
 };
 
 struct GenerateSettings : Settings {
   std::string prompt = "It is a truth";
   std::int64_t tokens = 200;
-  double temperature = 0.8;        ///< 0: always the likeliest
-  std::int64_t top_k = 0;          ///< 0: all
+  double temperature = 0.8;  ///< 0: always the likeliest
+  std::int64_t top_k = 0;    ///< 0: all
   std::int64_t seed = 0;
   void fields(FieldVisitor& f) override;
 };
 
 struct CheckpointSettings : Settings {
-  std::int64_t every = 5;          ///< rounds
+  std::int64_t every = 5;  ///< rounds
   std::int64_t keep = 3;
   void fields(FieldVisitor& f) override;
 };
 
 struct NetSettings : Settings {
   std::string listen = "127.0.0.1";
-  std::int64_t port = 0;           ///< control; bulk takes the next one; 0: free ones
-  std::int64_t metrics_port = 0;   ///< Prometheus page; 0: a free one
+  std::int64_t port = 0;          ///< control; bulk takes the next one; 0: free ones
+  std::int64_t metrics_port = 0;  ///< Prometheus page; 0: a free one
   double lease_seconds = 10;
   void fields(FieldVisitor& f) override;
 };
 
 struct CodecSettings : Settings {
   Choice up, down;
-  explicit CodecSettings(const Catalogs& catalogs) : up(catalogs.codecs, "fp32"), down(catalogs.codecs, "fp32") {}
+  explicit CodecSettings(const Catalogs& catalogs)
+      : up(catalogs.codecs, "fp32"), down(catalogs.codecs, "fp32") {}
   void fields(FieldVisitor& f) override;
 };
 
@@ -125,7 +128,7 @@ struct Recipe : Settings {
   std::int64_t seed = 0;
   std::string device = "cpu";
   std::int64_t slots = 4;
-  std::int64_t workers = 0;        ///< after resolve(): never 0
+  std::int64_t workers = 0;  ///< after resolve(): never 0
   std::int64_t rounds = 20;
   std::int64_t threads = 1;
   std::int64_t batch = 8;
@@ -148,7 +151,8 @@ struct Recipe : Settings {
   /// All defaults.
   explicit Recipe(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
-  /// What no single table can say (more slices than slots). Every sentence starts with the dotted name of a setting.
+  /// What no single table can say (more slices than slots). Every sentence starts with the dotted name of a
+  /// setting.
   std::vector<std::string> problems() const override;
   /// Puts numbers where the recipe says "auto" or 0 for "as many as slots". The parser calls it last.
   void resolve();

@@ -18,7 +18,9 @@ std::string write_recipe(const Recipe& recipe, bool with_help) {
   return text;
 }
 
-Digest recipe_digest(const Recipe& recipe) { return digest_of(write_recipe(recipe)); }
+Digest recipe_digest(const Recipe& recipe) {
+  return digest_of(write_recipe(recipe));
+}
 
 std::vector<std::string> recipe_differences(const Recipe& a, const Recipe& b) {
   const std::map<std::string, std::string> before = flat_values(a), after = flat_values(b);

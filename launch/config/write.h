@@ -8,11 +8,13 @@
 
 namespace tessera {
 
-/// Canonical text: parse_recipe(write_recipe(r)) gives r, bit for bit. With help, each setting has its comment.
+/// Canonical text: parse_recipe(write_recipe(r)) gives r, bit for bit. With help, each setting has its
+/// comment.
 std::string write_recipe(const Recipe& recipe, bool with_help = false);
 /// xxh3-128 of the canonical text.
 Digest recipe_digest(const Recipe& recipe);
-/// What b says otherwise than a, one "sync.steps: 20 -> 10" per setting. For resuming and for refusing workers.
+/// What b says otherwise than a, one "sync.steps: 20 -> 10" per setting. For resuming and for refusing
+/// workers.
 std::vector<std::string> recipe_differences(const Recipe& a, const Recipe& b);
 
 }  // namespace tessera

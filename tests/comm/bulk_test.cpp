@@ -1,4 +1,5 @@
-// The bulk path without sockets, in virtual time: credit, repetition, damage, limits, and the shared-memory folder.
+// The bulk path without sockets, in virtual time: credit, repetition, damage, limits, and the shared-memory
+// folder.
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
@@ -65,7 +66,9 @@ class Link {
   Instant now{1h};
 };
 
-BlobRef ref_to(const Blob& blob) { return {blob.digest, blob.bytes().size(), {}}; }
+BlobRef ref_to(const Blob& blob) {
+  return {blob.digest, blob.bytes().size(), {}};
+}
 
 void expect_arrived(Link& link, const Blob& blob, PeerId from = alice) {
   ASSERT_EQ(link.arrivals.size(), 1u);
@@ -74,7 +77,8 @@ void expect_arrived(Link& link, const Blob& blob, PeerId from = alice) {
   EXPECT_TRUE(std::ranges::equal(link.arrivals[0].blob->bytes(), blob.bytes()));
 }
 std::string error_of(const Link& link) {
-  return link.arrivals.size() == 1 && !link.arrivals[0].blob.ok() ? link.arrivals[0].blob.error().message : "";
+  return link.arrivals.size() == 1 && !link.arrivals[0].blob.ok() ? link.arrivals[0].blob.error().message
+                                                                  : "";
 }
 
 TEST(BulkFetch, AsksForAtMostItsCreditAtATime) {
@@ -257,8 +261,9 @@ TEST_F(Shared, PathsOutsideTheFolderAreRefused) {
   const auto other = SharedFolder::open(elsewhere.path()).value();
   const std::string name = blob_.digest.hex();
   BlobRef ref = ref_to(blob_);
-  for (const std::string& path : {other->publish(blob_).value(), std::string("/etc/passwd"), folder_.path() + "/../" + name,
-                                  folder_.path() + "/" + std::string(32, '0'), name}) {
+  for (const std::string& path :
+       {other->publish(blob_).value(), std::string("/etc/passwd"), folder_.path() + "/../" + name,
+        folder_.path() + "/" + std::string(32, '0'), name}) {
     SCOPED_TRACE(path);
     ref.path = path;
     Link link({}, shared_.get());

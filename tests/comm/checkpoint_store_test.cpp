@@ -12,6 +12,7 @@
 #include <functional>
 #include <iostream>
 
+#include "comm/hash.h"
 #include "comm/storage/files.h"
 #include "comm/storage/safetensors.h"
 #include "tests/comm/memory_files.h"
@@ -174,13 +175,31 @@ TEST(CheckpointStore, EveryFlippedBitIsDetected) {
   std::cout << flips << " flipped bits detected\n";
 }
 
-TEST(CheckpointStore, AnUglyManifestIsRefusedEvenWithARightChecksum) {
+/// Changes a manifest and makes its checksum right again, as only an enemy or a future version would.
+std::string load_with(const std::string& what, const std::string& instead) {
   MemoryFiles files;
   CheckpointStore store("/c", mine, files);
-  ASSERT_TRUE(store.write(Version{5}, {{"a", tensors_of(5)}}, "{}", Durability::process).ok());
-  // A name that leaves the folder can only come from somebody who also makes the digest right; is_shard_name
-  // is the guard.
-  for (const char* name : {"", ".hidden", "../x", "a/b", "A", "a b", "ä"})
+  EXPECT_TRUE(store.write(Version{5}, {{"a", tensors_of(5)}}, "{}", Durability::process).ok());
+  std::string& text = *files.content("/c/00000005/manifest.json");
+  text.resize(text.rfind(",\n \"xxh3_128\""));
+  const std::size_t at = text.find(what);
+  EXPECT_NE(at, std::string::npos) << text;
+  if (at != std::string::npos) text.replace(at, what.size(), instead);
+  text += ",\n \"xxh3_128\": \"" + digest_of(text).hex() + "\"\n}\n";
+  const Result<Checkpoint> loaded = store.load(Version{5});
+  return loaded.ok() ? "loaded" : loaded.error().message;
+}
+
+TEST(CheckpointStore, AnUglyManifestIsRefusedEvenWithARightChecksum) {
+  EXPECT_EQ(load_with("\"a\"", "\"a\""), "loaded");
+  EXPECT_THAT(load_with("\"a\"", "\"../a\""), HasSubstr("no sane name"));
+  EXPECT_THAT(load_with("\"a\"", "7"), HasSubstr("is no manifest"));
+  EXPECT_THAT(load_with("\"a\"", "\"b\""), HasSubstr("b.safetensors is missing"));
+  EXPECT_THAT(load_with("\"size\": ", "\"size\": -"), HasSubstr("a.safetensors"));
+  EXPECT_THAT(load_with("\"shards\": [", "\"shards\": [[],"), HasSubstr("is no manifest"));
+  EXPECT_THAT(load_with("checkpoint-1", "checkpoint-2"), HasSubstr("this build reads tessera-checkpoint-1"));
+  EXPECT_THAT(load_with("\"format\"", "\"form\""), HasSubstr("is no manifest"));
+  for (const char* name : {"", ".hidden", "../x", "a/b", "A", "a b", "\xc3\xa4"})
     EXPECT_FALSE(is_shard_name(name)) << name;
   EXPECT_FALSE(is_shard_name(std::string(129, 'a')));
   EXPECT_TRUE(is_shard_name("slot-00.state_1"));

@@ -108,15 +108,27 @@ TEST(Files, AFullDiskLeavesTheOldFileAndNoTmp) {
   ::getrlimit(RLIMIT_FSIZE, &before);
   const rlimit small{4096, before.rlim_max};
   ::setrlimit(RLIMIT_FSIZE, &small);
-  const Status written = atomic_write(path, std::string(10000, 'x'), Durability::machine);
+  const std::string large(10000, 'x');
+  const Bytes part = std::as_bytes(std::span(large));
+  const Status written = atomic_write(path, large, Durability::machine);
+  const Status created = disk().write_new(scratch.path() / "other", std::span(&part, 1), Durability::process);
   ::setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, ignored);
   ASSERT_FALSE(written.ok());
   EXPECT_EQ(written.error().code, ExitCode::storage);
   EXPECT_THAT(written.error().message, HasSubstr("EFBIG"));
   EXPECT_THAT(written.error().message, HasSubstr(path.string()));
+  EXPECT_FALSE(created.ok());
   EXPECT_EQ(text_of(path), "old");
   EXPECT_THAT(names_in(scratch.path()), ElementsAre("file"));
+}
+
+TEST(Files, AWriteOverAFolderLeavesItAndNoTmp) {
+  ScratchFolder scratch;
+  ASSERT_TRUE(make_folder(scratch.path() / "folder" / "in it").ok());
+  EXPECT_THAT(atomic_write(scratch.path() / "folder", "text", Durability::process).error().message,
+              HasSubstr("EISDIR"));
+  EXPECT_THAT(names_in(scratch.path()), ElementsAre("folder"));
 }
 
 TEST(Files, AtomicWriteSurvivesACrashAtEveryOperation) {

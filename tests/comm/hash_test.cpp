@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/random.h"
 
 namespace tessera {
@@ -33,12 +35,13 @@ TEST(Hash, OfAStreamDoesNotDependOnItsPieces) {
 // comm/hash.h says which bytes a tensor's digest is over; written out here by hand.
 TEST(Hash, OfATensorIsOverNameTypeShapeAndBytes) {
   const HostTensor tensor = HostTensor::of<float>(DType::f32, {2, 1}, {1.0f, 2.0f});
-  const std::string written("w\0F32\0"
-                            "\2\0\0\0\0\0\0\0"
-                            "\2\0\0\0\0\0\0\0"
-                            "\1\0\0\0\0\0\0\0"
-                            "\0\0\x80\x3f\0\0\0\x40",
-                            6 + 24 + 8);
+  const std::string written(
+      "w\0F32\0"
+      "\2\0\0\0\0\0\0\0"
+      "\2\0\0\0\0\0\0\0"
+      "\1\0\0\0\0\0\0\0"
+      "\0\0\x80\x3f\0\0\0\x40",
+      6 + 24 + 8);
   EXPECT_EQ(tensor_digest("w", tensor), digest_of(written));
 }
 

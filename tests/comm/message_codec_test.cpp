@@ -17,7 +17,8 @@ bool is_drop_reason(const std::string& word) {
   return std::find(drop::all.begin(), drop::all.end(), word) != drop::all.end();
 }
 
-// Refused with a word of the list, or a message that could have been sent: decoding never hands on anything else.
+// Refused with a word of the list, or a message that could have been sent: decoding never hands on anything
+// else.
 void expect_refused_or_valid(Bytes frame) {
   const Result<Decoded> decoded = decode(frame);
   if (!decoded.ok()) {
@@ -66,7 +67,8 @@ TEST_P(EveryMessage, IsRefusedWhenCutShort) {
   MessageSamples samples(5);
   const std::vector<std::byte> frame = encode(samples.header(), samples.of(GetParam()));
   for (std::size_t length = 0; length < frame.size(); ++length)
-    EXPECT_EQ(refusal_of(Bytes(frame).first(length)), length % 8 != 0 || length == 0 ? drop::ragged : drop::malformed);
+    EXPECT_EQ(refusal_of(Bytes(frame).first(length)),
+              length % 8 != 0 || length == 0 ? drop::ragged : drop::malformed);
 }
 
 TEST_P(EveryMessage, IsRefusedOrStaysValidWhenBytesChange) {
@@ -111,7 +113,8 @@ TEST(Decode, RefusesTrailingBytes) {
   EXPECT_EQ(refusal_of(frame), drop::malformed);
 }
 
-// decode() must refuse what encode() would never send: the plain structs are checked with the same function on both sides.
+// decode() must refuse what encode() would never send: the plain structs are checked with the same function
+// on both sides.
 TEST(MessageChecks, NameTheFirstProblem) {
   const auto grant_with = [](RowSet owned) {
     Grant grant;

@@ -15,28 +15,46 @@ class MessageSamples {
   /// A message of the given kind (index into Message).
   Message of(std::size_t kind) {
     switch (kind) {
-      case 0: return Hello{text(40), text(20), integer(1 << 22), int32(64), bits(), held()};
-      case 1: return Ready{bits(), text(200)};
-      case 2: return Heartbeat{random_(), held(), known()};
-      case 3: return Offer{key(), blob(), bits(), maybe_blob(), work()};
-      case 4: return Evaluated{version(), any(), amount(), amount(), amount()};
-      case 5: return GrantFailed{slot(), attempt(), text(100)};
-      case 6: return Leave{text(100)};
-      case 7: return Welcome{text(3000), integer(1 << 20)};
-      case 8: return Refused{text(100), int32(256)};
-      case 9: return grant();
-      case 10: return Publish{head(), flag(), flag(), flag()};
-      case 11: return Taken{key(), bits()};
-      case 12: return Rejected{key(), text(60), text(100), flag()};
-      case 13: return Revoke{slot(), attempt()};
-      case 14: return HeartbeatAck{flag()};
-      case 15: return Stop{text(100), int32(256)};
+      case 0:
+        return Hello{text(40), text(20), integer(1 << 22), int32(64), bits(), held()};
+      case 1:
+        return Ready{bits(), text(200)};
+      case 2:
+        return Heartbeat{random_(), held(), known()};
+      case 3:
+        return Offer{key(), blob(), bits(), maybe_blob(), work()};
+      case 4:
+        return Evaluated{version(), any(), amount(), amount(), amount()};
+      case 5:
+        return GrantFailed{slot(), attempt(), text(100)};
+      case 6:
+        return Leave{text(100)};
+      case 7:
+        return Welcome{text(3000), integer(1 << 20)};
+      case 8:
+        return Refused{text(100), int32(256)};
+      case 9:
+        return grant();
+      case 10:
+        return Publish{head(), flag(), flag(), flag()};
+      case 11:
+        return Taken{key(), bits()};
+      case 12:
+        return Rejected{key(), text(60), text(100), flag()};
+      case 13:
+        return Revoke{slot(), attempt()};
+      case 14:
+        return HeartbeatAck{flag()};
+      case 15:
+        return Stop{text(100), int32(256)};
     }
     TESSERA_CHECK(false, "a new message needs a sample: ", kind);
     return {};
   }
   Header header() { return {bits(), {random_()}, bits(), random_()}; }
-  BlobRef blob() { return {bits(), random_.below(1 << 30), flag() ? "/dev/shm/tessera-1/" + bits().hex() : ""}; }
+  BlobRef blob() {
+    return {bits(), random_.below(1 << 30), flag() ? "/dev/shm/tessera-1/" + bits().hex() : ""};
+  }
 
  private:
   std::int64_t integer(std::uint64_t bound) { return static_cast<std::int64_t>(random_.below(bound)); }
@@ -53,7 +71,8 @@ class MessageSamples {
   std::string text(std::size_t most) {
     const std::size_t length = random_.below(most + 1);
     std::string made;
-    for (std::size_t i = 0; i < length; ++i) made += random_.chance(0.02) ? "\xc3\xa9" : std::string(1, char('!' + int32(90)));
+    for (std::size_t i = 0; i < length; ++i)
+      made += random_.chance(0.02) ? "\xc3\xa9" : std::string(1, char('!' + int32(90)));
     return made;
   }
   std::vector<HeldSlot> held() {

@@ -15,7 +15,8 @@ namespace tessera::test {
 /// A folder for shared memory, gone at the end of the test.
 class TemporaryFolder {
  public:
-  explicit TemporaryFolder(const std::string& parent = "/dev/shm") : path_(parent + "/tessera-test-" + random_bits128().hex()) {}
+  explicit TemporaryFolder(const std::string& parent = "/dev/shm")
+      : path_(parent + "/tessera-test-" + random_bits128().hex()) {}
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
@@ -32,7 +33,8 @@ inline std::unique_ptr<ZmqEndpoint> coordinator_with(const TransportOptions& tra
   EXPECT_TRUE(made.ok()) << (made.ok() ? "" : made.error().message);
   return std::move(made).value();
 }
-inline std::unique_ptr<ZmqEndpoint> worker_of(const ZmqEndpoint& coordinator, WorkerEndpointOptions options = {}) {
+inline std::unique_ptr<ZmqEndpoint> worker_of(const ZmqEndpoint& coordinator,
+                                              WorkerEndpointOptions options = {}) {
   options.control = coordinator.control_address();
   options.bulk = coordinator.bulk_address();
   auto made = make_worker_endpoint(options);
@@ -66,7 +68,9 @@ inline Pair make_pair(const std::string& kind) {
   return pair;
 }
 
-inline Instant in(Duration duration) { return std::chrono::steady_clock::now() + duration; }
+inline Instant in(Duration duration) {
+  return std::chrono::steady_clock::now() + duration;
+}
 
 /// The next arrival, which must be a T.
 template <class T>
@@ -100,7 +104,8 @@ inline Blob random_blob(std::size_t size, std::uint64_t seed = 1) {
   KeyedRandom random(key_of({seed, size}));
   for (std::size_t i = 0; i < size; i += 8) {
     const std::uint64_t word = random();
-    std::copy_n(reinterpret_cast<const std::byte*>(&word), std::min<std::size_t>(8, size - i), &buffer.bytes[i]);
+    std::copy_n(reinterpret_cast<const std::byte*>(&word), std::min<std::size_t>(8, size - i),
+                &buffer.bytes[i]);
   }
   return Blob(buffer);
 }

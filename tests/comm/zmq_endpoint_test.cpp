@@ -1,4 +1,5 @@
-// What only sockets can get wrong: hostile bytes, lying peers, ports, restarts, and control that waits behind bulk.
+// What only sockets can get wrong: hostile bytes, lying peers, ports, restarts, and control that waits behind
+// bulk.
 #include "comm/transport/zmq_endpoint.h"
 
 #include <arpa/inet.h>
@@ -22,7 +23,9 @@ using namespace std::chrono_literals;
 using namespace test;
 using testing::HasSubstr;
 
-int port_of(const std::string& address) { return std::stoi(address.substr(address.rfind(':') + 1)); }
+int port_of(const std::string& address) {
+  return std::stoi(address.substr(address.rfind(':') + 1));
+}
 
 std::uint64_t all_drops(const Endpoint& endpoint) {
   std::uint64_t sum = 0;
@@ -67,9 +70,9 @@ struct BarePeer {
       socket.send(zmq::message_t(parts[i].data(), parts[i].size()),
                   i + 1 < parts.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
   }
-  ChunkRequest next_request() {
+  std::optional<ChunkRequest> next_request() {
     zmq::message_t part;
-    TESSERA_CHECK(bulk.recv(part).has_value(), "nobody asked for a chunk");
+    if (!bulk.recv(part)) return std::nullopt;
     return std::get<ChunkRequest>(decode({static_cast<const std::byte*>(part.data()), part.size()})->content);
   }
 };
@@ -83,7 +86,9 @@ TEST(HostileBytes, OnEitherPortHarmNobodyAndAreCounted) {
       KeyedRandom random(round);
       std::vector<std::byte> noise(1'000'000);
       for (std::byte& byte : noise) byte = std::byte(random.below(256));
-      noise[0] = std::byte(round % 4 == 0 ? 0xff : round % 4 == 1 ? 0x01 : round);  // ZMTP 2+, ZMTP 1, whatever
+      noise[0] = std::byte(round % 4 == 0   ? 0xff
+                           : round % 4 == 1 ? 0x01
+                                            : round);  // ZMTP 2+, ZMTP 1, whatever
       pour(round % 2 == 0 ? coordinator->control_address() : coordinator->bulk_address(), noise);
     }
     over = true;
@@ -119,9 +124,9 @@ TEST(HostileBytes, InProperFramesAreDroppedByReason) {
   BarePeer::send(peer.bulk, {encode(ChunkHeader{{1, 1}, 0, true, 4, 0}), noise});
   BarePeer nameless(*coordinator, "");
   BarePeer::send(nameless.control, {whole});
-  const std::map<std::string, std::uint64_t> expected = {
-      {drop::malformed, 2}, {drop::ragged, 1},     {drop::parts, 3},
-      {drop::wrong_path, 2}, {drop::unexpected, 1}, {drop::anonymous, 1}};
+  const std::map<std::string, std::uint64_t> expected = {{drop::malformed, 2},  {drop::ragged, 1},
+                                                         {drop::parts, 3},      {drop::wrong_path, 2},
+                                                         {drop::unexpected, 1}, {drop::anonymous, 1}};
   soon([&] { return coordinator->counters().dropped == expected; });
   EXPECT_EQ(coordinator->counters().dropped, expected);
   BarePeer::send(peer.control, {whole});
@@ -147,10 +152,12 @@ TEST(LyingPeer, IsAskedAgainForADamagedChunk) {
   coordinator->fetch(id, {blob.digest, blob.bytes().size(), {}});
   int asked = 0;
   for (; asked < 3; ++asked) {  // two chunks, the first of them twice
-    const ChunkRequest request = peer.next_request();
-    const Bytes chunk = blob.bytes().subspan(request.index * chunk_bytes, chunk_size(blob.bytes().size(), request.index));
+    const std::optional<ChunkRequest> request = peer.next_request();
+    ASSERT_TRUE(request);
+    const Bytes chunk =
+        blob.bytes().subspan(request->index * chunk_bytes, chunk_size(blob.bytes().size(), request->index));
     std::vector<std::byte> bytes(chunk.begin(), chunk.end());
-    const ChunkHeader header{request.blob, request.index, true, bytes.size(), checksum64(chunk)};
+    const ChunkHeader header{request->blob, request->index, true, bytes.size(), checksum64(chunk)};
     if (asked == 0) bytes[50] ^= std::byte(4);
     BarePeer::send(peer.bulk, {encode(header), bytes});
   }
@@ -167,7 +174,8 @@ TEST(Ports, InUseAreAnErrorThatNamesTheAddress) {
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(second.error().message, HasSubstr(first->control_address()));
   EXPECT_THAT(second.error().message, HasSubstr("choose another port"));
-  const auto nowhere = make_worker_endpoint({.control = "localhost", .bulk = "tcp://127.0.0.1:1", .transport = {}});
+  const auto nowhere =
+      make_worker_endpoint({.control = "localhost", .bulk = "tcp://127.0.0.1:1", .transport = {}});
   ASSERT_FALSE(nowhere.ok());
   EXPECT_THAT(nowhere.error().message, HasSubstr("\"localhost\""));
 }
@@ -194,7 +202,8 @@ struct Process {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     const auto endpoint = coordinator_with();
     const std::string addresses = endpoint->control_address() + "\n" + endpoint->bulk_address() + "\n";
-    TESSERA_CHECK_EQ(::write(channel, addresses.data(), addresses.size()), static_cast<ssize_t>(addresses.size()));
+    TESSERA_CHECK_EQ(::write(channel, addresses.data(), addresses.size()),
+                     static_cast<ssize_t>(addresses.size()));
     while (true)
       if (const auto heard = next<Received>(*endpoint, 1s)) endpoint->send(heard->from, HeartbeatAck{});
   }
@@ -206,7 +215,8 @@ struct Process {
 
 TEST(Restart, AfterKill9TheSamePortsAreBoundAtOnceAndWorkersComeBack) {
   Process process = Process::start();  // before this process has threads
-  auto worker = make_worker_endpoint({.control = process.control, .bulk = process.bulk, .transport = {}}).value();
+  auto worker =
+      make_worker_endpoint({.control = process.control, .bulk = process.bulk, .transport = {}}).value();
   worker->send(coordinator_peer, Leave{"are you there"});
   ASSERT_TRUE(next<Received>(*worker));
   process.kill();
@@ -270,9 +280,9 @@ TEST(Leaving, DoesNotSwallowTheLastWord) {
   const auto coordinator = coordinator_with();
   auto worker = worker_of(*coordinator);
   introduce(*worker, *coordinator);
-  worker->send(coordinator_peer, Leave{"done"});
+  for (int i = 0; i < 200; ++i) worker->send(coordinator_peer, Leave{std::string(4000, 'x')});
   worker.reset();
-  EXPECT_TRUE(next<Received>(*coordinator));
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(next<Received>(*coordinator, 5s)) << i;
 }
 
 TEST(Control, DoesNotWaitBehindBulk) {
@@ -280,6 +290,7 @@ TEST(Control, DoesNotWaitBehindBulk) {
   const auto worker = worker_of(*coordinator);
   introduce(*worker, *coordinator);
   const BlobRef ref = coordinator->offer(random_blob(200'000'000));
+  const Instant began = std::chrono::steady_clock::now();
   worker->fetch(coordinator_peer, ref);
   std::vector<double> round_trips;
   std::optional<BlobArrived> blob;
@@ -302,9 +313,9 @@ TEST(Control, DoesNotWaitBehindBulk) {
   RecordProperty("round_trips", static_cast<int>(round_trips.size()));
   RecordProperty("median_us", static_cast<int>(round_trips[round_trips.size() / 2] * 1e6));
   RecordProperty("max_us", static_cast<int>(round_trips.back() * 1e6));
+  // Against the fetch itself and not a clock: a busy machine slows both.
   EXPECT_GE(round_trips.size(), 10u);
-  EXPECT_LT(round_trips[round_trips.size() / 2], 0.05);
-  EXPECT_LT(round_trips.back(), 1.0);
+  EXPECT_LT(round_trips.back(), seconds(std::chrono::steady_clock::now() - began) / 3);
 }
 
 }  // namespace

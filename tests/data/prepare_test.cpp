@@ -14,8 +14,8 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::generated_text;
-using testing::ScratchFolder;
 using ::testing::HasSubstr;
+using testing::ScratchFolder;
 
 /// Prepares or ends the test with the Error's sentence.
 Prepared prepared(const PrepareRequest& request) {
@@ -33,7 +33,13 @@ std::string refusal(const PrepareRequest& request) {
   return result.ok() ? "" : result.error().message;
 }
 
-void damage(const std::string& path, std::uintmax_t keep) { fs::resize_file(path, keep); }
+void flip_last_byte(const fs::path& path) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const char last = static_cast<char>(file.get() ^ 0x10);
+  file.seekp(-1, std::ios::end);
+  file.put(last);
+}
 
 class Prepare : public ::testing::Test {
  protected:
@@ -71,7 +77,8 @@ TEST_F(Prepare, TokensDecodeToTheTextAndCountItsBytesAndWords) {
   std::vector<std::int32_t> ids;
   for (std::uint64_t i = 0; i < file->count(); ++i) ids.push_back(static_cast<std::int32_t>((*file)[i]));
   EXPECT_EQ((*tokenizer)->decode(ids), held_out);
-  const auto bytes = TokenFile::open(there.folder + "/held_out.bytes"), words = TokenFile::open(there.folder + "/held_out.words");
+  const auto bytes = TokenFile::open(there.folder + "/held_out.bytes"),
+             words = TokenFile::open(there.folder + "/held_out.words");
   EXPECT_EQ(bytes->sum(0, bytes->count()), held_out.size());
   EXPECT_EQ(words->sum(0, words->count()), 500u);
   EXPECT_EQ(there.held_out_words, 500u);
@@ -84,8 +91,10 @@ TEST_F(Prepare, MakesADamagedFolderAfresh) {
   const std::string folder = prepared(request).folder;
   for (const auto& entry : std::vector<fs::directory_entry>(fs::directory_iterator(folder), {})) {
     SCOPED_TRACE(entry.path());
-    damage(entry.path(), entry.file_size() - 1);
-    EXPECT_FALSE(prepared(request).found);
+    fs::resize_file(entry.path(), entry.file_size() - 1);
+    EXPECT_FALSE(prepared(request).found) << "cut short";
+    flip_last_byte(entry.path());
+    EXPECT_FALSE(prepared(request).found) << "a bit flipped";
     EXPECT_TRUE(prepared(request).found);
   }
 }
@@ -127,7 +136,8 @@ TEST_F(Prepare, TakesAnyBytesAsText) {
   folder_.write("train.txt", junk);
   folder_.write("held_out.txt", junk);
   EXPECT_EQ(prepared({.path = folder_.path()}).train_tokens, 5000u);
-  EXPECT_EQ(prepared({.path = folder_.path(), .tokenizer = "sentencepiece", .vocab = 800}).held_out_bytes, 5000u);
+  EXPECT_EQ(prepared({.path = folder_.path(), .tokenizer = "sentencepiece", .vocab = 800}).held_out_bytes,
+            5000u);
 }
 
 TEST(Corpus, HoldsOutTheFileOfThatNameOrTheLastTenthFromALineStartOn) {

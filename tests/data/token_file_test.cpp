@@ -10,12 +10,13 @@
 namespace tessera {
 namespace {
 
-using testing::ScratchFolder;
 using ::testing::HasSubstr;
+using testing::ScratchFolder;
 
 const Digest text{1, 2}, tokenizer{3, 4};
 
-std::string write_tokens(const ScratchFolder& folder, std::uint64_t vocab, const std::vector<std::int32_t>& tokens) {
+std::string write_tokens(const ScratchFolder& folder, std::uint64_t vocab,
+                         const std::vector<std::int32_t>& tokens) {
   TokenFileWriter writer(vocab);
   writer.append(tokens);
   const std::string path = folder / "x.tokens";
@@ -63,7 +64,8 @@ TEST(TokenFile, EveryFlippedByteIsNoticedAndTheFileNamed) {
     bad[at] = static_cast<char>(bad[at] ^ 0x10);
     folder.write("x.tokens", bad);
     const auto file = TokenFile::open(path);
-    ASSERT_EQ(file.ok(), at >= 128) << "byte " << at << ": the header is checked on opening, the tokens by verify()";
+    ASSERT_EQ(file.ok(), at >= 128) << "byte " << at
+                                    << ": the header is checked on opening, the tokens by verify()";
     const Status status = file.ok() ? file->verify() : Status(file.error());
     ASSERT_FALSE(status.ok()) << "byte " << at;
     EXPECT_THAT(status.error().message, HasSubstr(path));
@@ -94,7 +96,9 @@ TEST(TokenFile, AWriterThatFailsLeavesNothing) {
   folder.write("taken/inside", "");
   const Status status = writer.write(folder / "taken", text, tokenizer);  // a folder has the name
   ASSERT_FALSE(status.ok());
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), std::filesystem::directory_iterator()), 1);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()),
+                          std::filesystem::directory_iterator()),
+            1);
 }
 
 TEST(TokenFileDeathTest, ATokenOutsideTheVocabularyIsABug) {

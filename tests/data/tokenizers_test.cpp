@@ -2,6 +2,8 @@
 #include <tessera_plugins/sources.h>
 #include <tessera_plugins/tokenizers.h>
 
+#include <algorithm>
+
 #include "data/source.h"
 #include "data/tokenizer.h"
 #include "tests/data/support.h"
@@ -10,9 +12,9 @@ namespace tessera {
 namespace {
 
 using testing::generated_text;
+using ::testing::HasSubstr;
 using testing::random_utf8;
 using testing::ScratchFolder;
-using ::testing::HasSubstr;
 
 TEST(DataPlugins, StemsAreTheRegisteredNames) {
   EXPECT_EQ(Registry<Tokenizer>::builtin().names(),
@@ -29,7 +31,8 @@ class EveryTokenizer : public ::testing::TestWithParam<std::string> {
     ASSERT_TRUE(trained.ok()) << trained.error().message;
   }
   std::unique_ptr<Tokenizer> make() const {
-    return Registry<Tokenizer>::builtin().make(GetParam(), {folder_.path(), GetParam() == "bytes" ? 256 : 512});
+    return Registry<Tokenizer>::builtin().make(GetParam(),
+                                               {folder_.path(), GetParam() == "bytes" ? 256 : 512});
   }
   ScratchFolder folder_;
   std::unique_ptr<Tokenizer> tokenizer_;
@@ -44,6 +47,10 @@ TEST_P(EveryTokenizer, GivesBackAnyText) {
     for (const auto id : ids) ASSERT_LT(id, tokenizer_->vocab());
     ASSERT_EQ(tokenizer_->decode(ids), text);
   }
+  for (const std::string odd :
+       {"\xe0\x80\x80", "\xed\xa0\x80", "\xf0\x80\x80\x80", "\xf4\x90\x80\x80", "\xc0\x80", "\xe2\x96",
+        "a\xff", "\xef\xbf\xbd", "\xef\xbb\xbf", "e\xcc\x81 \xef\xac\x81", " \r\n \n\n  "})
+    EXPECT_EQ(tokenizer_->decode(tokenizer_->encode(odd)), odd) << ::testing::PrintToString(odd);
   const std::string one_long_line(100000, 'x');
   EXPECT_EQ(tokenizer_->decode(tokenizer_->encode(one_long_line)), one_long_line);
   EXPECT_TRUE(tokenizer_->encode("").empty());
@@ -93,11 +100,14 @@ TEST(Sentencepiece, LearnsTheWantedNumberOfTokensThatAreLongerThanBytes) {
       void field(const FieldInfo&, bool&) override {}
       void field(const FieldInfo&, std::int64_t&) override {}
       void field(const FieldInfo&, double&) override {}
-      void field(const FieldInfo& info, std::string& text) override { text = info.name == "model" ? value : text; }
+      void field(const FieldInfo& info, std::string& text) override {
+        text = info.name == "model" ? value : text;
+      }
       void field(const FieldInfo&, std::vector<double>&) override {}
       void field(const FieldInfo&, std::vector<std::string>&) override {}
       void group(const FieldInfo&, Settings&) override {}
-      void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {}
+      void choice(const FieldInfo&, std::string&, const SettingsCatalog&,
+                  std::unique_ptr<Settings>&) override {}
     } set_model;
     set_model.value = model;
     settings->fields(set_model);
@@ -109,6 +119,19 @@ TEST(Sentencepiece, LearnsTheWantedNumberOfTokensThatAreLongerThanBytes) {
     ASSERT_TRUE(trained.ok()) << trained.error().message;
     EXPECT_EQ(tokenizer->vocab(), 400);
     EXPECT_LT(tokenizer->encode(text).size() * 2, text.size());
+  }
+}
+
+TEST(Sentencepiece, LearnsFromLinesWithTabsAndZeroBytes) {
+  for (const char special : {'\t', '\0'}) {
+    const ScratchFolder folder;
+    const auto tokenizer = Registry<Tokenizer>::builtin().make("sentencepiece", {folder.path(), 400});
+    std::string text = generated_text(1, 5000);
+    std::ranges::replace(text, ',', special);  // several in every line
+    const Status trained = tokenizer->train(text);
+    ASSERT_TRUE(trained.ok()) << trained.error().message;
+    EXPECT_EQ(tokenizer->vocab(), 400);
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   }
 }
 

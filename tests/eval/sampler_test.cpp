@@ -72,7 +72,9 @@ TEST(Sampler, TopKAndTopPKeepTheLikeliest) {
   const auto two = *candidates(logits, settings(1, 2, 1));
   EXPECT_EQ(tokens(two), (std::vector<std::int32_t>{1, 3}));
   EXPECT_NEAR(two[0].probability, 0.4 / 0.65, 1e-6);
-  EXPECT_EQ(tokens(*candidates(logits, settings(1, 0, 0.64))), (std::vector<std::int32_t>{1, 3}));
+  const auto nucleus = *candidates(logits, settings(1, 0, 0.64));
+  EXPECT_EQ(tokens(nucleus), (std::vector<std::int32_t>{1, 3}));
+  EXPECT_NEAR(nucleus[1].probability, 0.25 / 0.65, 1e-6);
   EXPECT_EQ(tokens(*candidates(logits, settings(1, 0, 0.66))), (std::vector<std::int32_t>{1, 3, 4}));
   EXPECT_EQ(tokens(*candidates(logits, settings(1, 0, 1e-9))), (std::vector<std::int32_t>{1}));
   // Top-p is measured on what top-k leaves: 0.4 of 0.65 is 0.615.
@@ -92,7 +94,8 @@ TEST(Sampler, LargeLogitsDoNotOverflowAndMinusInfinityIsNever) {
 }
 
 TEST(Sampler, LogitsThatAreNoNumbersAreNamed) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinite = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinite = std::numeric_limits<float>::infinity();
   const std::vector<float> with_nan{0, nan}, with_infinity{infinite, 0}, nothing{-infinite, -infinite};
   EXPECT_THAT(candidates(with_nan, settings(1, 0, 1)).error().message, HasSubstr("token 1 is nan"));
   EXPECT_THAT(candidates(with_infinity, settings(1, 0, 1)).error().message, HasSubstr("token 0 is inf"));

@@ -14,8 +14,8 @@ TEST(TextScore, FollowsFromSumsAsByHand) {
   // "to be" twice: 11 bytes, 4 words, 5 tokens; every byte costs one bit.
   const TextScore score{.nats = 11 * std::log(2.0), .units = 5, .bytes = 11, .words = 4};
   EXPECT_NEAR(score.bits_per_byte(), 1.0, 1e-15);
-  EXPECT_NEAR(score.loss(), 1.5249237972318797, 1e-12);        // 11 ln 2 / 5
-  EXPECT_NEAR(score.perplexity(), 4.5947934199881395, 1e-12);  // 2^(11/5)
+  EXPECT_NEAR(score.loss(), 1.5249237972318797, 1e-12);                // 11 ln 2 / 5
+  EXPECT_NEAR(score.perplexity(), 4.5947934199881395, 1e-12);          // 2^(11/5)
   EXPECT_NEAR(score.perplexity_per_word(), 6.727171322029717, 1e-12);  // 2^(11/4)
 }
 

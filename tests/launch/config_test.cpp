@@ -53,7 +53,8 @@ lr = 1
 momentum = 0.5
 [generate]
 prompt = "a \"b\"\n"
-)").value();
+)")
+                            .value();
   const auto& gpt = static_cast<const testing_launch::FakeGpt&>(*recipe.model.family.settings);
   EXPECT_EQ(gpt.width, 96);
   EXPECT_FALSE(gpt.tied);
@@ -124,7 +125,8 @@ r.toml:32:7: eval.every is a setting, not a table
 
 TEST_F(Config, AnUnknownPlugInIsNamedOnceAndItsSettingsAreNotBlamed) {
   EXPECT_EQ(problems("[model]\nfamily = \"gtp\"\nwidth = 64\n"),
-            "r.toml:2:10: model.family: there is no model family named \"gtp\"; did you mean gpt? (known: gpt, lstm)");
+            "r.toml:2:10: model.family: there is no model family named \"gtp\"; did you mean gpt? (known: "
+            "gpt, lstm)");
 }
 
 TEST_F(Config, ASyntaxErrorHasItsPlace) {
@@ -133,26 +135,30 @@ TEST_F(Config, ASyntaxErrorHasItsPlace) {
 }
 
 TEST_F(Config, AValueInPlaceOfATableAndTheReverseAreExplained) {
-  EXPECT_EQ(problems("model = \"gpt\"\n"), "r.toml:1:1: model is a table: write [model] and its settings below it");
+  EXPECT_EQ(problems("model = \"gpt\"\n"),
+            "r.toml:1:1: model is a table: write [model] and its settings below it");
   EXPECT_THAT(problems("seed = 2020-01-01\n"), HasSubstr("seed wants a whole number, got a date or time"));
   EXPECT_THAT(problems("[[model]]\nwidth=2\n"), HasSubstr("model is a table"));
 }
 
 TEST_F(Config, NumbersMustBeFinite) {
-  EXPECT_THAT(problems("[inner]\nweight_decay = nan\n"), HasSubstr("r.toml:2:16: inner.weight_decay must be at least 0, got"));
+  EXPECT_THAT(problems("[inner]\nweight_decay = nan\n"),
+              HasSubstr("r.toml:2:16: inner.weight_decay must be at least 0, got"));
   EXPECT_THAT(problems("[inner]\nlr = inf\n"), HasSubstr("inner.lr must be greater than 0, got inf"));
 }
 
 TEST_F(Config, OverridesWinAndNeedNoQuotes) {
   const Recipe recipe = parse("slots = 2\n[data]\npath = \"x\"\n",
-                              {"slots=6", "data.path=/srv/a b", "inner.betas=[0.5,0.6]", "outer.lr=0.25", "outer.lr=0.5",
-                               "generate.prompt=42", "model.family=gpt", "model.tied=false", "inner.name=\"sgd\"", "inner.name=adamw"})
+                              {"slots=6", "data.path=/srv/a b", "inner.betas=[0.5,0.6]", "outer.lr=0.25",
+                               "outer.lr=0.5", "generate.prompt=42", "model.family=gpt", "model.tied=false",
+                               "inner.name=\"sgd\"", "inner.name=adamw"})
                             .value();
   EXPECT_EQ(recipe.slots, 6);
   EXPECT_EQ(recipe.data.path, "/srv/a b");
   EXPECT_EQ(recipe.outer.lr, 0.5);
   EXPECT_EQ(recipe.generate.prompt, "42");
-  EXPECT_EQ(static_cast<const testing_launch::FakeAdamw&>(*recipe.inner.optimizer.settings).betas, (std::vector<double>{0.5, 0.6}));
+  EXPECT_EQ(static_cast<const testing_launch::FakeAdamw&>(*recipe.inner.optimizer.settings).betas,
+            (std::vector<double>{0.5, 0.6}));
 }
 
 TEST_F(Config, WritingAndReadingGivesTheSameRecipeBitForBit) {
@@ -166,7 +172,8 @@ TEST_F(Config, WritingAndReadingGivesTheSameRecipeBitForBit) {
     auto& adamw = static_cast<testing_launch::FakeAdamw&>(*recipe.inner.optimizer.settings);
     adamw.betas.assign(random.below(4), random.uniform());
     recipe.generate.prompt.clear();
-    for (std::uint64_t i = random.below(20); i > 0; --i) recipe.generate.prompt += static_cast<char>(random.below(128));
+    for (std::uint64_t i = random.below(20); i > 0; --i)
+      recipe.generate.prompt += static_cast<char>(random.below(128));
     recipe.resolve();
     for (const bool with_help : {false, true}) {
       const std::string text = write_recipe(recipe, with_help);
@@ -196,9 +203,10 @@ TEST_F(Config, EverySettingCanBeSetToItsWrittenValue) {
 TEST_F(Config, DifferencesAreNamed) {
   const Recipe a = parse("").value(), b = parse("", {"sync.steps=7", "inner.name=sgd"}).value();
   EXPECT_NE(recipe_digest(a), recipe_digest(b));
-  EXPECT_THAT(recipe_differences(a, b), ::testing::ElementsAre("inner.betas: [0.9, 0.95] -> (none)", "inner.lr: 0.001 -> 0.1",
-                                                               "inner.name: \"adamw\" -> \"sgd\"", "inner.weight_decay: 0.1 -> (none)",
-                                                               "sync.steps: 50 -> 7", "inner.momentum: (none) -> 0.9"));
+  EXPECT_THAT(recipe_differences(a, b),
+              ::testing::ElementsAre("inner.betas: [0.9, 0.95] -> (none)", "inner.lr: 0.001 -> 0.1",
+                                     "inner.name: \"adamw\" -> \"sgd\"", "inner.weight_decay: 0.1 -> (none)",
+                                     "sync.steps: 50 -> 7", "inner.momentum: (none) -> 0.9"));
   EXPECT_TRUE(recipe_differences(a, a).empty());
 }
 
@@ -222,8 +230,11 @@ TEST_F(Config, BoundsReadAsWords) {
 
 TEST_F(Config, DescribeKnowsTablesSettingsKindsAndPlugIns) {
   const Catalogs all = fakes_.all();
-  auto text = [&](const std::string& what, const std::string& name = "") { return describe(all, what, name).value(); };
-  EXPECT_THAT(text(""), ::testing::AllOf(HasSubstr("[sync]"), HasSubstr("lease_seconds"), HasSubstr("weight_decay")));
+  auto text = [&](const std::string& what, const std::string& name = "") {
+    return describe(all, what, name).value();
+  };
+  EXPECT_THAT(text(""),
+              ::testing::AllOf(HasSubstr("[sync]"), HasSubstr("lease_seconds"), HasSubstr("weight_decay")));
   EXPECT_THAT(text("sync"), HasSubstr("  steps          = 50"));
   EXPECT_EQ(text("sync.steps"),
             "sync.steps: inner steps H that a slot takes between two merges\n"
@@ -240,7 +251,8 @@ TEST_F(Config, DescribeKnowsTablesSettingsKindsAndPlugIns) {
 TEST_F(Config, TheMarkdownHasEverySettingOfEveryPlugIn) {
   const std::string page = config_markdown(fakes_.all());
   for (const OutlineTable& table : outline_of(*std::make_unique<Recipe>(fakes_.all()))) {
-    for (const OutlineField& field : table.fields) EXPECT_THAT(page, HasSubstr("| `" + field.name + "` | `" + field.value));
+    for (const OutlineField& field : table.fields)
+      EXPECT_THAT(page, HasSubstr("| `" + field.name + "` | `" + field.value));
   }
   EXPECT_THAT(page, HasSubstr("**inner optimizer `sgd`**"));
   EXPECT_THAT(page, HasSubstr("| `momentum` | `0.9` | at least 0 and less than 1 | momentum |"));

@@ -14,7 +14,8 @@ namespace tessera::testing_launch {
 class FakeCatalog final : public SettingsCatalog {
  public:
   using Make = std::function<std::unique_ptr<Settings>()>;
-  FakeCatalog(std::string kind, std::map<std::string, Make> plugins) : kind_(std::move(kind)), plugins_(std::move(plugins)) {}
+  FakeCatalog(std::string kind, std::map<std::string, Make> plugins)
+      : kind_(std::move(kind)), plugins_(std::move(plugins)) {}
   std::string kind() const override { return kind_; }
   std::vector<std::string> names() const override {
     std::vector<std::string> names;
@@ -22,7 +23,9 @@ class FakeCatalog final : public SettingsCatalog {
     return names;
   }
   std::string help(const std::string& name) const override { return "the " + kind_ + " " + name; }
-  std::unique_ptr<Settings> make_settings(const std::string& name) const override { return plugins_.at(name)(); }
+  std::unique_ptr<Settings> make_settings(const std::string& name) const override {
+    return plugins_.at(name)();
+  }
 
  private:
   std::string kind_;

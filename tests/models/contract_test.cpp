@@ -139,6 +139,14 @@ TEST(FamilyContract, InitialValuesAreAFunctionOfSeedAndNameInBothPrecisions) {
       EXPECT_TRUE(same_bits(parameter.full, b.params[name].full)) << name;
       EXPECT_TRUE(same_bits(parameter.full.to(at::kDouble), wide.params[name].full)) << name;
       differs |= !same_bits(parameter.full, other.params[name].full);
+      ParamStore alone({parameter.spec});
+      a.family->initialize(alone, 7);
+      EXPECT_TRUE(same_bits(parameter.full, alone[name].full)) << name << " depends on other parameters";
+      if (parameter.full.dim() < 2) continue;
+      for (const auto& [twin, same_shape] : a.params.all()) {
+        EXPECT_EQ(same_bits(parameter.full, same_shape.full), twin == name)
+            << name << " starts like " << twin;
+      }
     }
     EXPECT_TRUE(differs);
   }

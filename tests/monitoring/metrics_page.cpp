@@ -1,7 +1,4 @@
 // What promtool is fed, and the way docs/metrics.md is renewed: metrics_page docs | text | served.
-#include <arpa/inet.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <iostream>
 #include <string>
@@ -9,6 +6,7 @@
 #include "monitoring/exporter.h"
 #include "monitoring/metric_docs.h"
 #include "monitoring/metrics.h"
+#include "tests/monitoring/page.h"
 
 namespace {
 
@@ -19,27 +17,6 @@ void fill(tessera::Metrics& metrics) {
   for (const double seconds : {0.0004, 0.3, 7.0, 5000.0}) {
     metrics.observe(tessera::metric::phase_seconds, seconds, "compute");
   }
-}
-
-// The body of the page, by a plain HTTP/1.0 request.
-std::string get(int port) {
-  const int connection = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string answer;
-  if (connect(connection, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0) {
-    const std::string request = "GET /metrics HTTP/1.0\r\n\r\n";
-    if (write(connection, request.data(), request.size()) > 0) {
-      char part[4096];
-      for (ssize_t got; (got = read(connection, part, sizeof part)) > 0;)
-        answer.append(part, static_cast<std::size_t>(got));
-    }
-  }
-  close(connection);
-  const std::size_t body = answer.find("\r\n\r\n");
-  return body == std::string::npos ? "" : answer.substr(body + 4);
 }
 
 }  // namespace
@@ -55,7 +32,7 @@ int main(int argc, char** argv) {
   } else if (what == "served") {
     const auto exporter = tessera::Exporter::open(metrics);
     if (!exporter.ok()) return std::cerr << exporter.error().message << '\n', 1;
-    const std::string page = get((*exporter)->port());
+    const std::string page = tessera::test::get_page((*exporter)->port());
     if (page.empty()) return std::cerr << "nothing was served at " << (*exporter)->url() << '\n', 1;
     std::cout << page;
   } else {

@@ -6,7 +6,7 @@
 
 #include <cmath>
 #include <fstream>
-#include <limits>
+#include <map>
 #include <set>
 #include <sstream>
 #include <thread>
@@ -14,6 +14,7 @@
 #include "comm/drop_reasons.h"
 #include "monitoring/exporter.h"
 #include "monitoring/metric_docs.h"
+#include "tests/monitoring/page.h"
 
 namespace tessera {
 namespace {
@@ -66,10 +67,10 @@ TEST(Metrics, EverySeriesExistsAtZeroFromTheStart) {
 
 TEST(Metrics, UnknownLabelsAreCountedAsOther) {
   Metrics metrics;
-  metrics.add(metric::rejected_contributions, 1, "non_finite");
+  metrics.add(metric::rejected_contributions, 1, "contribution");
   for (int i = 0; i < 100; ++i)
     metrics.add(metric::rejected_contributions, 1, "made up " + std::to_string(i));
-  EXPECT_EQ(metrics.value(metric::rejected_contributions, "non_finite"), 1);
+  EXPECT_EQ(metrics.value(metric::rejected_contributions, "contribution"), 1);
   EXPECT_EQ(metrics.value(metric::rejected_contributions, "other"), 100);
   EXPECT_THAT(metrics.text(), HasSubstr("tessera_rejected_contributions_total{reason=\"other\"} 100\n"));
   EXPECT_THAT(metrics.text(), testing::Not(HasSubstr("made up")));
@@ -130,6 +131,33 @@ TEST(MetricsDeathTest, MisuseIsABugThatNamesTheMetric) {
   EXPECT_DEATH(metrics.add(metric::step_seconds, 1), "tessera_step_seconds");
   EXPECT_DEATH(metrics.observe(metric::loss, 1), "tessera_loss");
   EXPECT_DEATH(metrics.add(metric::units, 1, "label"), "tessera_units_total has no label");
+}
+
+// The samples of a page, "name{labels}" to value, the server's own left out.
+std::map<std::string, double> samples_of(const std::string& page) {
+  std::map<std::string, double> samples;
+  std::istringstream in(page);
+  for (std::string line; std::getline(in, line);) {
+    if (line.rfind("tessera_", 0) != 0) continue;
+    const std::size_t space = line.rfind(' ');
+    samples[line.substr(0, space)] = std::stod(line.substr(space + 1));
+  }
+  return samples;
+}
+
+TEST(Exporter, ThePageAsServedSaysWhatTheTextSays) {
+  Metrics metrics;
+  metrics.add(metric::units, 12345678901.0);
+  metrics.set(metric::loss, 2.25);
+  metrics.add(metric::wire_bytes, 3, "bulk_in");
+  for (const double seconds : {0.0004, 0.3, 5000.0})
+    metrics.observe(metric::phase_seconds, seconds, "compute");
+  const auto exporter = Exporter::open(metrics);
+  ASSERT_TRUE(exporter.ok());
+  const auto served = samples_of(test::get_page((*exporter)->port()));
+  EXPECT_EQ(served, samples_of(metrics.text()));
+  EXPECT_EQ(served.at("tessera_units_total"), 12345678901.0);
+  EXPECT_EQ(served.at("tessera_round_phase_seconds_bucket{phase=\"compute\",le=\"0.5\"}"), 2);
 }
 
 TEST(Exporter, ATakenPortIsAnErrorThatNamesIt) {

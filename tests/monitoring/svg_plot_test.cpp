@@ -24,7 +24,8 @@ std::string xml_problem(const std::string& text) {
   for (std::size_t at = 0; at < text.size(); ++at) {
     if (text[at] == '&') {
       const std::string entity = text.substr(at, text.find(';', at) - at + 1);
-      if (entity != "&amp;" && entity != "&lt;" && entity != "&gt;" && entity != "&quot;") return "bare & in " + entity;
+      if (entity != "&amp;" && entity != "&lt;" && entity != "&gt;" && entity != "&quot;")
+        return "bare & in " + entity;
     }
     if (text[at] != '<') continue;
     const std::size_t end = text.find('>', at);
@@ -32,7 +33,8 @@ std::string xml_problem(const std::string& text) {
     const std::string tag = text.substr(at + 1, end - at - 1);
     if (tag.find('<') != std::string::npos) return "bare < in " + tag;
     if (std::count(tag.begin(), tag.end(), '"') % 2 != 0) return "odd quotes in " + tag;
-    const std::string name = tag.substr(tag[0] == '/', tag.find_first_of(" /", tag[0] == '/') - (tag[0] == '/'));
+    const std::string name =
+        tag.substr(tag[0] == '/', tag.find_first_of(" /", tag[0] == '/') - (tag[0] == '/'));
     if (tag[0] == '/') {
       if (open.empty() || open.back() != name) return "unexpected </" + name + ">";
       open.pop_back();
@@ -103,7 +105,8 @@ TEST(SvgPlot, ALogarithmicAxisSpacesDecadesEvenlyAndLeavesOutWhatIsNotAboveZero)
 }
 
 TEST(SvgPlot, ValuesThatAreNoNumbersAreGaps) {
-  const double nan = std::numeric_limits<double>::quiet_NaN(), infinite = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN(),
+               infinite = std::numeric_limits<double>::infinity();
   const std::string svg = svg_of(plot_of({0, 1, 2, 3, 4, 5, 6}, {3, 2, nan, 2, 1, infinite, 1}));
   const auto lines = polylines(svg);
   ASSERT_EQ(lines.size(), 3u);
@@ -116,7 +119,8 @@ TEST(SvgPlot, ValuesThatAreNoNumbersAreGaps) {
 
 TEST(SvgPlot, ManyPointsAreThinnedOutButPeaksStay) {
   std::vector<double> x, y;
-  for (int i = 0; i < 200000; ++i) x.push_back(i), y.push_back(std::sin(i * 0.001) + (i == 123456 ? 8.0 : 0.0));
+  for (int i = 0; i < 200000; ++i)
+    x.push_back(i), y.push_back(std::sin(i * 0.001) + (i == 123456 ? 8.0 : 0.0));
   const Plot plot = plot_of(x, y);
   const std::string svg = svg_of(plot);
   EXPECT_LT(svg.size(), 60000u);

@@ -36,6 +36,8 @@ CASES = [
     ("base/a.cpp", '#include "error.h"\n', True),
     ("base/a.cpp", "int f() { return std::getenv(\"HOME\") != nullptr; }\n", True),
     ("base/a.cpp", "// never calls getenv\nconst char* t = \"getenv\";\n", False),
+    ("launch/a.cpp", 'const char* t = R"(\n#include <gtest/gtest.h>\n)";\n', False),
+    ("launch/a.cpp", 'const char* t = R"(\n)";\n#include <gtest/gtest.h>\n', True),
     ("launch/a.cpp", "int f() { return std::getenv(\"HOME\") != nullptr; }\n", False),
     ("worker/a.cpp", "std::thread t;\n", True),
     ("worker/a.cpp", "int n = std::this_thread::get_id() == std::this_thread::get_id();\n", False),

@@ -6,7 +6,8 @@
 
 namespace tessera::sim {
 
-Invariants::Invariants(CoordinatorSettings settings, std::int32_t fragments) : settings_(std::move(settings)) {
+Invariants::Invariants(CoordinatorSettings settings, std::int32_t fragments)
+    : settings_(std::move(settings)) {
   for (std::int32_t f = 0; f < fragments; ++f) {
     replayed_[FragmentId{f}] = initial_fragment(FragmentId{f}, settings_.slots());
     chains_[FragmentId{f}] = {chain_digest({}, state_of(replayed_[FragmentId{f}]), {})};
@@ -17,7 +18,8 @@ void Invariants::fail(const std::string& what) {
   if (failure_.empty()) failure_ = what;
 }
 
-// ---- the log --------------------------------------------------------------------------------------------------------
+// ---- the log
+// --------------------------------------------------------------------------------------------------------
 
 void Invariants::appended(const Record& record, const Ledger&) {
   if (const auto* sealed = std::get_if<SealedRecord>(&record)) {
@@ -29,19 +31,22 @@ void Invariants::appended(const Record& record, const Ledger&) {
 }
 
 void Invariants::check_seal(const SealedRecord& sealed) {
-  const std::string where = detail::describe("merge of fragment ", sealed.fragment, " version ", sealed.version.value + 1);
+  const std::string where =
+      detail::describe("merge of fragment ", sealed.fragment, " version ", sealed.version.value + 1);
   if (sealed.version.value + 1 != static_cast<std::int64_t>(chains_[sealed.fragment].size())) {
     fail("I1: " + where + " sealed out of order");
   }
   std::set<SlotId> slots;
   SlotId previous{-1};
   for (const StagedRecord& c : sealed.contributions) {
-    if (!slots.insert(c.key.slot).second) fail(detail::describe("I2: slot ", c.key.slot, " twice in the ", where));
+    if (!slots.insert(c.key.slot).second)
+      fail(detail::describe("I2: slot ", c.key.slot, " twice in the ", where));
     if (c.key.slot < previous) fail("I5: the " + where + " is not in slot order");
     previous = c.key.slot;
   }
   const bool all = static_cast<std::int32_t>(slots.size()) == settings_.slots();
-  if (settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && !all) fail("I5: exact mode left somebody out");
+  if (settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && !all)
+    fail("I5: exact mode left somebody out");
   if (settings_.mode == Mode::drop && static_cast<std::int32_t>(slots.size()) < settings_.needed()) {
     fail("I6: a merge closed without its quorum");
   }
@@ -57,21 +62,25 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
   if (commit.version.value != static_cast<std::int64_t>(chains_[f].size())) {
     return fail("I1: " + where + " committed out of order or twice");
   }
-  if (sealed.version.value + 1 != commit.version.value) return fail("I2: " + where + " was committed without being sealed");
+  if (sealed.version.value + 1 != commit.version.value)
+    return fail("I2: " + where + " was committed without being sealed");
   std::vector<ToyContribution> contributions;
   for (const StagedRecord& c : sealed.contributions) {
     if (!applied_.insert({c.key.slot, f, c.key.version}).second) {
-      fail(detail::describe("I2: the contribution of slot ", c.key.slot, " from version ", c.key.version, " of ", where,
-                            " was applied twice"));
+      fail(detail::describe("I2: the contribution of slot ", c.key.slot, " from version ", c.key.version,
+                            " of ", where, " was applied twice"));
     }
-    if (settings_.arrivals_per_merge == 0 && c.key.version != sealed.version) fail("I4: a stale contribution is in " + where);
+    if (settings_.arrivals_per_merge == 0 && c.key.version != sealed.version)
+      fail("I4: a stale contribution is in " + where);
     auto made = made_.find(c.digest);
     if (made == made_.end()) return fail("a contribution that nobody made is in " + where);
     if (made->second.slot != c.key.slot) fail("a contribution of another slot is in " + where);
     if (!made->second.finite) fail("a contribution that is not finite is in " + where);
     contributions.push_back(made->second);
     std::uint64_t& sample = sample_[{c.key.slot, f}];
-    const bool contiguous = settings_.mode == Mode::exact ? c.work.first_sample == sample : c.work.first_sample >= sample;
+    // A slot that starts fresh in the middle of a run (never contributed, or its state lost) begins where the others are.
+    const bool may_skip = settings_.mode == Mode::drop || settings_.arrivals_per_merge > 0;
+    const bool contiguous = may_skip ? c.work.first_sample >= sample : c.work.first_sample == sample;
     if (f.value == 0 && !contiguous && chains_.size() == 1) {
       fail(detail::describe("I8: slot ", c.key.slot, " skipped or repeated samples before ", where));
     }
@@ -85,12 +94,14 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
   chains_[f].push_back(chain);
 }
 
-// ---- the coordinator ------------------------------------------------------------------------------------------------
+// ---- the coordinator
+// ------------------------------------------------------------------------------------------------
 
 void Invariants::check_head(const FragmentHead& head, const Ledger& log) {
   const FragmentLedger& fragment = log.fragment(head.fragment);
   if (head.version > fragment.version || chains_[head.fragment][head.version.value] != head.state_hash) {
-    fail(detail::describe("I1: fragment ", head.fragment, " version ", head.version, " was announced before it was durable"));
+    fail(detail::describe("I1: fragment ", head.fragment, " version ", head.version,
+                          " was announced before it was durable"));
   }
 }
 
@@ -103,7 +114,8 @@ void Invariants::coordinator_sent(const Message& message, const Ledger& log) {
   } else if (const auto* taken = std::get_if<Taken>(&message)) {
     const SlotLedger::Given& given = log.slot(taken->key.slot).given[taken->key.fragment.value];
     if (given.version < taken->key.version) {
-      fail(detail::describe("I1: slot ", taken->key.slot, "'s contribution was acknowledged before it was durable"));
+      fail(detail::describe("I1: slot ", taken->key.slot,
+                            "'s contribution was acknowledged before it was durable"));
     }
   }
 }
@@ -118,7 +130,8 @@ void Invariants::settled(const State& state, const Ledger& log) {
 
 bool Invariants::is_stale(const event::Arrived& event, const State& state) const {
   const Header& header = event.header;
-  if (std::holds_alternative<Hello>(event.message)) return !header.job.is_zero() && header.job != settings_.job;
+  if (std::holds_alternative<Hello>(event.message))
+    return !header.job.is_zero() && header.job != settings_.job;
   if (header.job != settings_.job || header.epoch < state.epoch) return true;
   const auto* offer = std::get_if<Offer>(&event.message);
   if (!offer || header.epoch > state.epoch) return false;
@@ -126,7 +139,8 @@ bool Invariants::is_stale(const event::Arrived& event, const State& state) const
   if (slot.holder != header.incarnation || slot.attempt != offer->key.attempt) return true;
   const Version head = state.version(offer->key.fragment);
   const SlotLedger::Given& given = slot.given[offer->key.fragment.value];
-  return offer->key.version <= given.version || (settings_.arrivals_per_merge == 0 && offer->key.version != head);
+  return offer->key.version <= given.version ||
+         (settings_.arrivals_per_merge == 0 && offer->key.version != head);
 }
 
 void Invariants::after_stale(const event::Arrived& event, const Ledger& before, const State& state,
@@ -136,7 +150,8 @@ void Invariants::after_stale(const event::Arrived& event, const Ledger& before, 
   const auto* offer = std::get_if<Offer>(&event.message);
   const bool alarm = offer && state.ledger.slot(offer->key.slot).rejected == offer->contribution.digest;
   if ((fetches || !(state.ledger == before)) && !alarm) {
-    fail(detail::describe("I4: a stale ", message_name(event.message), " changed something (", decision.reason, ")"));
+    fail(detail::describe("I4: a stale ", message_name(event.message), " changed something (",
+                          decision.reason, ")"));
   }
 }
 

@@ -1,5 +1,5 @@
-// What must hold in every run, checked at every step: I1-I9 of the fault model, as far as one process tree can show them.
-// The first violation is kept as a sentence.
+// What must hold in every run, checked at every step: I1-I9 of the fault model, as far as one process tree
+// can show them. The first violation is kept as a sentence.
 #pragma once
 #include <map>
 #include <set>
@@ -29,7 +29,8 @@ class Invariants {
   /// The coordinator did all that an event asked for: its memory must be the fold of the log (I1).
   void settled(const State& state, const Ledger& log);
   /// A stale message was handled: it may have changed nothing (I4).
-  void after_stale(const event::Arrived& event, const Ledger& before, const State& state, const Decision& decision);
+  void after_stale(const event::Arrived& event, const Ledger& before, const State& state,
+                   const Decision& decision);
   /// Whether a message is stale for a coordinator in this state, by the rules of the protocol.
   bool is_stale(const event::Arrived& event, const State& state) const;
   /// A worker put parameters in place (I3).
@@ -47,9 +48,9 @@ class Invariants {
   CoordinatorSettings settings_;
   std::string failure_;
   std::map<Digest, ToyContribution> made_;
-  std::map<FragmentId, ToyFragment> replayed_;            // by our own merges, from the log
-  std::map<FragmentId, std::vector<Digest>> chains_;      // [version]
-  std::map<FragmentId, SealedRecord> sealed_;             // newest
+  std::map<FragmentId, ToyFragment> replayed_;        // by our own merges, from the log
+  std::map<FragmentId, std::vector<Digest>> chains_;  // [version]
+  std::map<FragmentId, SealedRecord> sealed_;         // newest
   std::set<std::tuple<SlotId, FragmentId, Version>> applied_;
   std::map<std::pair<SlotId, FragmentId>, std::uint64_t> sample_;  // end of what is committed
   std::map<std::pair<FragmentId, Version>, Digest> adopted_;

@@ -30,13 +30,15 @@ Digest state_of(const ToyFragment& fragment) {
 ToyFragment initial_fragment(FragmentId fragment, std::int32_t slots) {
   ToyFragment initial{Coordinates(slots + 1), Coordinates(slots + 1, 0)};
   for (std::int32_t i = 0; i <= slots; ++i) {
-    initial.theta[i] = static_cast<std::int64_t>(key_of({std::uint64_t(fragment.value), std::uint64_t(i)}) % 100000);
+    initial.theta[i] =
+        static_cast<std::int64_t>(key_of({std::uint64_t(fragment.value), std::uint64_t(i)}) % 100000);
   }
   return initial;
 }
 
 void train_step(ToySlot& slot, SlotId id) {
-  std::uint64_t key = key_of({std::uint64_t(id.value), slot.moment, slot.sample, std::uint64_t(slot.progress.step)});
+  std::uint64_t key =
+      key_of({std::uint64_t(id.value), slot.moment, slot.sample, std::uint64_t(slot.progress.step)});
   for (const Coordinates& fragment : slot.replica) {
     for (std::int64_t value : fragment) key = mix64(key ^ static_cast<std::uint64_t>(value));
   }
@@ -54,7 +56,8 @@ ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragm
   return {id, replica[id.value], replica.back()};
 }
 
-ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions, ToyRules rules) {
+ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions,
+                  ToyRules rules) {
   ToyFragment after = before;
   const std::size_t slots = before.theta.size() - 1;
   for (std::size_t i = 0; i <= slots; ++i) {
@@ -67,7 +70,8 @@ ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>&
       owners += 1;
     }
     if (owners == 0 && rules.hold_uncovered) continue;
-    const std::int64_t divisor = rules.divide_by_owners ? std::max<std::int64_t>(owners, 1) : std::int64_t(slots);
+    const std::int64_t divisor =
+        rules.divide_by_owners ? std::max<std::int64_t>(owners, 1) : std::int64_t(slots);
     const std::int64_t delta = sum / divisor;
     after.momentum[i] = before.momentum[i] * 9 / 10 + delta;
     after.theta[i] = before.theta[i] - (delta + after.momentum[i] * 9 / 10) * 7 / 330;

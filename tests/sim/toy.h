@@ -1,5 +1,6 @@
-// A toy of everything that the protocol does not look into: parameters of one whole number per slot and a shared one, training
-// that hashes, merges in whole numbers. Exact, fast, and every bit of the history shows in the result.
+// A toy of everything that the protocol does not look into: parameters of one whole number per slot and a
+// shared one, training that hashes, merges in whole numbers. Exact, fast, and every bit of the history shows
+// in the result.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -10,7 +11,8 @@
 
 namespace tessera::sim {
 
-using Coordinates = std::vector<std::int64_t>;  ///< [slots + 1]: slot k owns coordinate k and, with all others, the last
+using Coordinates =
+    std::vector<std::int64_t>;  ///< [slots + 1]: slot k owns coordinate k and, with all others, the last
 
 /// A committed version of a fragment.
 struct ToyFragment {
@@ -28,16 +30,16 @@ struct ToyContribution {
 struct ToySlot {
   SlotProgress progress;
   std::uint64_t moment = 0;
-  std::uint64_t sample = 0;            ///< position in the slot's data
-  std::uint64_t pushed_sample = 0;     ///< position at the last contribution
-  std::vector<Coordinates> replica;    ///< per fragment
+  std::uint64_t sample = 0;          ///< position in the slot's data
+  std::uint64_t pushed_sample = 0;   ///< position at the last contribution
+  std::vector<Coordinates> replica;  ///< per fragment
   Digest digest() const;
 };
 
 /// Deliberate mistakes in the shell's arithmetic, for the mutation tests.
 struct ToyRules {
-  bool divide_by_owners = true;        ///< else by the number of slots
-  bool hold_uncovered = true;          ///< else momentum moves where nobody contributed
+  bool divide_by_owners = true;  ///< else by the number of slots
+  bool hold_uncovered = true;    ///< else momentum moves where nobody contributed
 };
 
 Digest digest_of(const Coordinates& values);
@@ -45,6 +47,7 @@ Digest state_of(const ToyFragment& fragment);
 ToyFragment initial_fragment(FragmentId fragment, std::int32_t slots);
 void train_step(ToySlot& slot, SlotId id);
 ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragment);
-ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions, ToyRules rules = {});
+ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions,
+                  ToyRules rules = {});
 
 }  // namespace tessera::sim

@@ -220,6 +220,7 @@ class WorkerMachine {
     Digest state;  ///< to start from; afterwards the newest that was stored
     std::optional<BlobRef> state_blob;
     bool restored = false;
+    bool fresh = false;  ///< restored without a state: it begins with the newest heads
     bool broken = false;          ///< GrantFailed was said; a new attempt is awaited
     bool idle = false;            ///< rejected; a new attempt is awaited
     bool contribute_due = false;  ///< the step before progress.step ended with a push
@@ -255,7 +256,9 @@ class WorkerMachine {
   void next_work();
   bool work_on(SlotId id, Slot& slot);
   bool start_slot(SlotId id, Slot& slot);
+  bool begin_fresh(SlotId id, Slot& slot);
   bool adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties);
+  bool all_heads_fetched() const;
   bool evaluate();
   void request_evaluation(Version version);
   bool finished(const Slot& slot) const;

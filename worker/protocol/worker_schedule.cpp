@@ -34,6 +34,7 @@ void WorkerMachine::next_work() {
 bool WorkerMachine::work_on(SlotId id, Slot& slot) {
   if (slot.broken || slot.idle) return false;
   if (!slot.restored) return start_slot(id, slot);
+  if (slot.fresh && !begin_fresh(id, slot)) return false;
   if (slot.contribute_due) {
     SlotProgress after = slot.progress;
     const std::vector<KnownVersion> fragments = wanted_pushes(slot);
@@ -63,14 +64,31 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
 
 bool WorkerMachine::start_slot(SlotId id, Slot& slot) {
   if (slot.state_blob && !have(slot.state_blob->digest)) return false;
-  if (slot.state.is_zero()) {
-    for (std::int32_t f = 0; f < plan_->fragments; ++f) {
-      auto head = heads_.find(FragmentId{f});
-      if (head == heads_.end() || !have(head->second.head.parameters.digest)) return false;
-    }
-  }
+  if (slot.state.is_zero() && !all_heads_fetched()) return false;
   working_ = true;
   emit(act::Restore{id, slot.attempt, slot.owned, slot.state, slot.state_blob});
+  return true;
+}
+
+bool WorkerMachine::all_heads_fetched() const {
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    auto known = heads_.find(FragmentId{f});
+    if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
+  }
+  return true;
+}
+
+/// A slot without history starts where the others are: at the newest committed version.
+bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
+  if (!all_heads_fetched()) return false;  // a newer version was published while it was being restored
+  slot.fresh = false;
+  slot.progress.step = heads_.at(FragmentId{0}).head.version.value * plan_->steps_per_merge;
+  slot.progress.pushed.assign(plan_->fragments, Version{-1});
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    const FragmentHead& head = heads_.at(FragmentId{f}).head;
+    slot.progress.adopted.push_back(head.version);
+    emit(act::Adopt{id, head});
+  }
   return true;
 }
 
@@ -122,17 +140,8 @@ void WorkerMachine::restored(const ev::Restored& event) {
   }
   slot->restored = true;
   forget_unused();
-  if (event.progress) {
-    slot->progress = *event.progress;
-    return;
-  }
-  slot->progress.step = heads_.at(FragmentId{0}).head.version.value * plan_->steps_per_merge;
-  slot->progress.pushed.assign(fragments, Version{-1});
-  for (std::size_t f = 0; f < fragments; ++f) {
-    const FragmentHead& head = heads_.at(FragmentId{static_cast<std::int32_t>(f)}).head;
-    slot->progress.adopted.push_back(head.version);
-    emit(act::Adopt{event.slot, head});
-  }
+  slot->fresh = !event.progress;
+  if (event.progress) slot->progress = *event.progress;
 }
 
 void WorkerMachine::restore_failed(const ev::RestoreFailed& event) {
@@ -195,12 +204,9 @@ void WorkerMachine::request_evaluation(Version version) {
 
 bool WorkerMachine::evaluate() {
   if (!evaluate_) return false;
+  if (!all_heads_fetched()) return false;
   act::Evaluate action{*evaluate_, {}};
-  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
-    auto known = heads_.find(FragmentId{f});
-    if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
-    action.heads.push_back(known->second.head);
-  }
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) action.heads.push_back(heads_.at(FragmentId{f}).head);
   if (action.heads.back().version != *evaluate_) {  // overtaken: whoever still wants it asks again
     evaluate_.reset();
     return false;

@@ -27,7 +27,8 @@ TEST(CommandLine, TheOverviewNamesEveryCommand) {
   const auto bare = tessera({}), help = tessera({"--help"});
   EXPECT_EQ(bare.code, 0);
   EXPECT_EQ(bare.out, help.out);
-  for (const char* command : {"train", "debug", "run", "coordinator", "worker", "plan", "eval", "generate", "inspect", "diff", "describe"}) {
+  for (const char* command : {"train", "debug", "run", "coordinator", "worker", "plan", "eval", "generate",
+                              "inspect", "diff", "describe"}) {
     EXPECT_THAT(help.out, HasSubstr("\n  " + std::string(command) + " "));
     const auto own = tessera({command, "--help"});
     EXPECT_EQ(own.code, 0) << command;
@@ -45,14 +46,18 @@ TEST(CommandLine, MistakesEndWithTwoAndTheNearestName) {
   const auto missing = tessera({"plan", "/nowhere.toml"});
   EXPECT_EQ(missing.code, 2);
   EXPECT_EQ(missing.err, "tessera: there is no recipe file /nowhere.toml\n");
-  const auto typo = tessera({"plan", TESSERA_SOURCE_DIR "/recipes/tiny.toml", "--set", "sync.stepz=4", "--workers", "9"});
+  const auto typo =
+      tessera({"plan", TESSERA_SOURCE_DIR "/recipes/tiny.toml", "--set", "sync.stepz=4", "--workers", "9"});
   EXPECT_EQ(typo.code, 2);
-  EXPECT_THAT(typo.err, ::testing::AllOf(HasSubstr("--set sync.stepz: there is no setting sync.stepz; did you mean sync.steps?"),
-                                         HasSubstr("--set workers: workers = 9 are more than slots = 2"), HasSubstr("2 problems")));
+  EXPECT_THAT(typo.err,
+              ::testing::AllOf(
+                  HasSubstr("--set sync.stepz: there is no setting sync.stepz; did you mean sync.steps?"),
+                  HasSubstr("--set workers: workers = 9 are more than slots = 2"), HasSubstr("2 problems")));
 }
 
 TEST(CommandLine, DescribeKnowsWhatIsLinkedIn) {
-  EXPECT_THAT(tessera({"describe"}).out, ::testing::AllOf(HasSubstr("[inner]"), HasSubstr("adamw"), HasSubstr("diloco")));
+  EXPECT_THAT(tessera({"describe"}).out,
+              ::testing::AllOf(HasSubstr("[inner]"), HasSubstr("adamw"), HasSubstr("diloco")));
   EXPECT_THAT(tessera({"describe", "optimizer", "sgd"}).out, HasSubstr("nesterov"));
   EXPECT_EQ(tessera({"describe", "optimizer", "sdg"}).code, 2);
 }
@@ -74,8 +79,9 @@ TEST(Recipes, ThoseInTheTreeAreValid) {
 TEST(Recipes, DefaultsOfEveryPlugInAreWithinTheirOwnBounds) {
   const Catalogs c = builtin_catalogs();
   for (const auto& [setting, catalog] :
-       {std::pair{"model.family", c.families}, std::pair{"objective.name", c.objectives}, std::pair{"outer.name", c.methods},
-        std::pair{"inner.name", c.inner}, std::pair{"schedule.name", c.schedules}, std::pair{"data.source", c.sources},
+       {std::pair{"model.family", c.families}, std::pair{"objective.name", c.objectives},
+        std::pair{"outer.name", c.methods}, std::pair{"inner.name", c.inner},
+        std::pair{"schedule.name", c.schedules}, std::pair{"data.source", c.sources},
         std::pair{"data.tokenizer", c.tokenizers}, std::pair{"codec.up", c.codecs}}) {
     for (const std::string& name : catalog->names()) {
       const Result<Recipe> recipe = parse_recipe("", name, {std::string(setting) + "=" + name}, c);

@@ -1,4 +1,6 @@
 // `tessera inspect` and `tessera diff` on runs that are made here by hand.
+#include "launch/stored.h"
+
 #include <gmock/gmock.h>
 
 #include <fstream>
@@ -7,7 +9,6 @@
 #include "comm/storage/checkpoint_store.h"
 #include "comm/storage/files.h"
 #include "comm/storage/safetensors.h"
-#include "launch/stored.h"
 #include "tests/comm/scratch_folder.h"
 #include "tests/launch/torch/command_fixture.h"
 
@@ -20,7 +21,8 @@ using testing_launch::tessera;
 
 class Runs : public ::testing::Test {
  protected:
-  /// A run of `rounds` rounds with a checkpoint after each; `change` is added to one weight from round `from` on.
+  /// A run of `rounds` rounds with a checkpoint after each; `change` is added to one weight from round `from`
+  /// on.
   std::string make(const std::string& name, int rounds, int from = 99, float change = 0) {
     const std::filesystem::path run = folder_.path() / name;
     CheckpointStore store(run / "checkpoints", {.job = Digest{1, 2}, .model = Digest{3, 4}});
@@ -30,10 +32,14 @@ class Runs : public ::testing::Test {
       const bool changed = round >= from;
       std::vector<float> weights{1, 2, 3, static_cast<float>(round), 5, 6};
       if (changed) weights[4] += change;
-      const Shards shards = {{"parameters", TensorMap{{"a", HostTensor::of<float>(DType::f32, {2, 3}, weights)}}},
-                             {"slot-0", TensorMap{{"b/exp_avg", HostTensor::of<float>(DType::f32, {2}, {3, 4})}}}};
+      const Shards shards = {
+          {"parameters", TensorMap{{"a", HostTensor::of<float>(DType::f32, {2, 3}, weights)}}},
+          {"slot-0", TensorMap{{"b/exp_avg", HostTensor::of<float>(DType::f32, {2}, {3, 4})}}}};
       EXPECT_TRUE(store.write(Version{round}, shards, "{\"note\": 1}", Durability::process).ok());
-      metrics << nlohmann::json{{"round", round}, {"loss", 3.5}, {"state_hash", std::to_string(round) + (changed ? "x" : "")}} << "\n";
+      metrics << nlohmann::json{{"round", round},
+                                {"loss", 3.5},
+                                {"state_hash", std::to_string(round) + (changed ? "x" : "")}}
+              << "\n";
     }
     return run.string();
   }
@@ -44,8 +50,8 @@ TEST_F(Runs, InspectShowsRoundsShardsAndTensors) {
   const std::string run = make("a", 3);
   const auto text = tessera({"inspect", run});
   EXPECT_EQ(text.code, 0) << text.err;
-  EXPECT_THAT(text.out, AllOf(HasSubstr("3 committed rounds, checkpoints of rounds 1, 2, 3"), HasSubstr("all checksums good"),
-                              HasSubstr("[2, 3]"), HasSubstr("norm 5 ")));
+  EXPECT_THAT(text.out, AllOf(HasSubstr("3 committed rounds, checkpoints of rounds 1, 2, 3"),
+                              HasSubstr("all checksums good"), HasSubstr("[2, 3]"), HasSubstr("norm 5 ")));
   const nlohmann::json json = nlohmann::json::parse(tessera({"inspect", run, "--json", "--round", "2"}).out);
   EXPECT_EQ(json.at("rounds").size(), 3u);
   EXPECT_EQ(json.at("stored").at("version"), 2);
@@ -76,25 +82,32 @@ TEST_F(Runs, InspectRefusesAFlippedByteWithTheFilesName) {
 }
 
 TEST_F(Runs, DiffFindsRoundShardTensorAndElement) {
-  const std::string a = make("a", 4), same = make("b", 4), other = make("c", 4, 3, 0.5), longer = make("d", 5);
+  const std::string a = make("a", 4), same = make("b", 4), other = make("c", 4, 3, 0.5),
+                    longer = make("d", 5);
   const auto equal = tessera({"diff", a, same});
   EXPECT_EQ(equal.code, 0) << equal.err;
   EXPECT_THAT(equal.out, HasSubstr("All 4 rounds have equal state hashes"));
   const auto different = tessera({"diff", a, other});
   EXPECT_EQ(different.code, 1);
-  EXPECT_THAT(different.out, AllOf(HasSubstr("First differing round: 3"), HasSubstr("00000003"),
-                                   HasSubstr("parameters: a: 1 of 6 elements, first [1, 1]: 5 against 5.5; largest difference 0.5")));
+  EXPECT_THAT(
+      different.out,
+      AllOf(
+          HasSubstr("First differing round: 3"), HasSubstr("00000003"),
+          HasSubstr("parameters: a: 1 of 6 elements, first [1, 1]: 5 against 5.5; largest difference 0.5")));
   EXPECT_THAT(different.out, ::testing::Not(HasSubstr("slot-0")));
   const auto goes_on = tessera({"diff", a, longer});
   EXPECT_EQ(goes_on.code, 1);
-  EXPECT_THAT(goes_on.out, HasSubstr("The first 4 rounds have equal state hashes; the second run goes on to round 5"));
+  EXPECT_THAT(goes_on.out,
+              HasSubstr("The first 4 rounds have equal state hashes; the second run goes on to round 5"));
 }
 
 TEST_F(Runs, DiffComparesCheckpointsAndFilesToo) {
   const std::string a = make("a", 2) + "/checkpoints/", c = make("c", 2, 2, 1) + "/checkpoints/";
   EXPECT_EQ(tessera({"diff", a + "00000001", c + "00000001"}).code, 0);
   EXPECT_EQ(tessera({"diff", a + "00000002", c + "00000002"}).code, 1);
-  EXPECT_EQ(tessera({"diff", a + "00000001/parameters.safetensors", a + "00000002/parameters.safetensors"}).code, 1);
+  EXPECT_EQ(
+      tessera({"diff", a + "00000001/parameters.safetensors", a + "00000002/parameters.safetensors"}).code,
+      1);
   EXPECT_EQ(tessera({"diff", a, "/nowhere"}).code, 2);
 }
 

@@ -1,0 +1,359 @@
+#include "coordinator/coordinator.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <nlohmann/json.hpp>
+
+#include "comm/storage/safetensors.h"
+#include "coordinator/record_codec.h"
+#include "monitoring/log.h"
+
+namespace tessera {
+namespace {
+
+const Duration look_for_dead_workers = std::chrono::milliseconds(200);
+
+template <class... Handlers>
+struct Overloaded : Handlers... {
+  using Handlers::operator()...;
+};
+template <class... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;
+
+double unix_time() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+
+std::string slot_shard(SlotId slot) {
+  char name[32];
+  std::snprintf(name, sizeof name, "slot-%02d", slot.value);
+  return name;
+}
+
+}  // namespace
+
+Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock,
+                         Metrics& metrics)
+    : parts_(std::move(parts)),
+      store_(std::move(store)),
+      endpoint_(endpoint),
+      clock_(clock),
+      metrics_(metrics),
+      merger_(parts_.specs, parts_.method) {}
+
+Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint, const Clock& clock,
+                                                       Metrics& metrics) {
+  TESSERA_ASSIGN(auto store, RunStore::open(parts.store));
+  std::unique_ptr<Coordinator> coordinator(new Coordinator(std::move(parts), std::move(store), endpoint, clock, metrics));
+  TESSERA_TRY(coordinator->recover());
+  return coordinator;
+}
+
+void Coordinator::start() {
+  endpoint_.identify(state_.settings.job, start_.epoch, random_bits128());
+  metrics_.set(metric::epoch, static_cast<double>(start_.epoch.value));
+  metrics_.set(metric::exact, state_.settings.mode == Mode::exact ? 1 : 0);
+  feed(start_);
+}
+
+void Coordinator::drain(const std::string& reason) { feed(event::Drain{reason}); }
+
+void Coordinator::pump(Instant wait_until) {
+  const Instant until = std::min(wait_until, wake_at(state_));
+  for (auto arrival = endpoint_.receive(until); arrival && !done(); arrival = endpoint_.receive(Instant{})) take(*arrival);
+  if (done()) return;
+  const Instant now = clock_.now();
+  if (now >= next_look_) notice_dead_workers(now);
+  if (!done() && now >= wake_at(state_)) feed(event::Tick{});
+  update_gauges();
+}
+
+/// A worker process of this machine that is gone need not be waited for until its lease runs out.
+void Coordinator::notice_dead_workers(Instant now) {
+  next_look_ = now + look_for_dead_workers;
+  if (parts_.host.empty()) return;
+  std::vector<Incarnation> dead;
+  for (const auto& [incarnation, member] : state_.members.all()) {
+    const bool here = member.alive && member.host == parts_.host && member.pid > 0;
+    if (here && kill(static_cast<pid_t>(member.pid), 0) != 0 && errno == ESRCH) dead.push_back(incarnation);
+  }
+  for (const Incarnation& incarnation : dead) feed(event::WorkerDied{incarnation});
+}
+
+void Coordinator::take(const Arrival& arrival) {
+  if (const auto* received = std::get_if<Received>(&arrival)) {
+    feed(event::Arrived{received->from, received->header, received->message});
+  } else {
+    blob_arrived(std::get<BlobArrived>(arrival));
+  }
+}
+
+void Coordinator::feed(const Event& event) {
+  if (done()) return;
+  const Decision decision = decide(state_, event, clock_.now());
+  if (!decision.reason.empty()) log_debug(decision.reason);
+  for (const Action& action : decision.actions) {
+    if (const Status status = perform(action); !status.ok()) return fail_with(status.error());
+    if (done()) return;
+  }
+}
+
+void Coordinator::fail_with(const Error& error) {
+  log_error(error.message);
+  for (const auto& [incarnation, member] : state_.members.all()) {
+    endpoint_.send(member.peer, Stop{error.message, static_cast<std::int32_t>(error.code)});
+  }
+  finish_ = action::Finish{error.code, error.message};
+}
+
+Status Coordinator::perform(const Action& action) {
+  return std::visit(
+      Overloaded{[this](const action::Append& a) { return store_->append(a.record); },
+                 [this](const action::Send& a) {
+                   endpoint_.send(a.to, a.message);
+                   return Status();
+                 },
+                 [this](const action::Fetch& a) {
+                   Fetching& fetching = fetching_[a.offer.key.slot];
+                   fetching = {.from = a.from, .offer = a.offer, .blobs = {}, .failure = {}, .outstanding = 1};
+                   endpoint_.fetch(a.from, a.offer.contribution);
+                   if (a.offer.slot_state_blob && a.offer.slot_state_blob->digest != a.offer.contribution.digest) {
+                     fetching.outstanding = 2;
+                     endpoint_.fetch(a.from, *a.offer.slot_state_blob);
+                   }
+                   return Status();
+                 },
+                 [this](const action::Stage& a) {
+                   auto fetched = fetched_.find(a.key);
+                   TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
+                   const Offer& offer = fetched->second.offer;
+                   const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
+                   if (offer.slot_state_blob) {
+                     slot_states_[offer.key.slot] = {offer.slot_state,
+                                                     fetched->second.blobs.at(offer.slot_state_blob->digest).buffer};
+                   }
+                   fetched_.erase(fetched);
+                   return staged;
+                 },
+                 [this](const action::Merge& a) { return perform(a); },
+                 [this](const action::Retire& a) {
+                   auto offered = offered_.find({a.fragment, a.version});
+                   if (offered != offered_.end()) {
+                     endpoint_.withdraw(offered->second);
+                     offered_.erase(offered);
+                   }
+                   return Status();
+                 },
+                 [this](const action::Row& a) {
+                   record_metrics(a.commit);
+                   if (a.evaluated) metrics_.set(metric::eval_loss, a.evaluated->loss_sum / a.evaluated->weight);
+                   return store_->write_row(row_of(a.commit, a.evaluated));
+                 },
+                 [this](const action::Checkpoint& a) { return perform(a); },
+                 [this](const action::Discard& a) -> Status {
+                   for (const StagedRecord& record : a.contributions) TESSERA_TRY(store_->discard(record.digest));
+                   return Status();
+                 },
+                 [this](const action::Count& a) {
+                   count(a);
+                   return Status();
+                 },
+                 [](const action::Note& a) {
+                   log(a.warning ? LogLevel::warning : LogLevel::info, a.text);
+                   return Status();
+                 },
+                 [this](const action::Finish& a) {
+                   log(a.code == ExitCode::done ? LogLevel::info : LogLevel::warning, "the run ends: ", a.reason);
+                   finish_ = a;
+                   return Status();
+                 }},
+      action);
+}
+
+void Coordinator::blob_arrived(const BlobArrived& arrival) {
+  std::vector<SlotId> complete;
+  for (auto& [slot, fetching] : fetching_) {
+    const bool wanted = fetching.offer.contribution.digest == arrival.ref.digest ||
+                        (fetching.offer.slot_state_blob && fetching.offer.slot_state_blob->digest == arrival.ref.digest);
+    if (!wanted || fetching.blobs.count(arrival.ref.digest)) continue;
+    if (arrival.blob.ok()) {
+      fetching.blobs.emplace(arrival.ref.digest, *arrival.blob);
+    } else {
+      fetching.failure = arrival.blob.error().message;
+    }
+    if (--fetching.outstanding == 0) complete.push_back(slot);
+  }
+  for (SlotId slot : complete) finish_fetch(slot);
+}
+
+void Coordinator::finish_fetch(SlotId slot) {
+  using Outcome = event::Fetched::Outcome;
+  auto node = fetching_.extract(slot);
+  Fetching& fetching = node.mapped();
+  const MergeKey key = fetching.offer.key;
+  event::Fetched fetched{.key = key, .digest = fetching.offer.contribution.digest, .outcome = Outcome::good};
+  if (!fetching.failure.empty()) {
+    fetched.outcome = Outcome::unreachable;
+    fetched.reason = fetching.failure;
+    return feed(fetched);
+  }
+  const Blob& blob = fetching.blobs.at(fetched.digest);
+  const auto contribution = decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
+  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned[slot.value], contribution->tensors)
+                                   : Status(contribution.error());
+  if (!valid.ok()) {
+    fetched.outcome = Outcome::refused;
+    fetched.reason = valid.error().message;
+  } else {
+    fetched_.insert_or_assign(key, std::move(fetching));
+  }
+  feed(fetched);
+  fetched_.erase(key);
+}
+
+Status Coordinator::perform(const action::Merge& merge) {
+  const SealedRecord& sealed = merge.sealed;
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<MergeInput> inputs;
+  for (const StagedRecord& record : sealed.contributions) {
+    TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
+    TESSERA_ASSIGN(SafetensorsFile file, decode_safetensors(bytes, "staged contribution " + record.digest.hex()));
+    inputs.push_back({record.key.slot, std::move(file.tensors)});
+  }
+  const Version version{sealed.version.value + 1};
+  const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
+  const auto merged_at = std::chrono::steady_clock::now();
+  const TensorMap tensors = fragment_state(sealed.fragment);
+  TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
+  const FragmentHead head = offer_head(sealed.fragment, version, {});
+  const auto saved_at = std::chrono::steady_clock::now();
+  commit_seconds_[version] = seconds(saved_at - merged_at);
+  feed(event::Merged{.fragment = sealed.fragment,
+                     .version = version,
+                     .state = state_digest(tensors),
+                     .parameters = head.parameters,
+                     .uncovered = outcome.uncovered,
+                     .seconds = seconds(merged_at - begin)});
+  return {};
+}
+
+TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
+  TensorMap tensors;
+  for (const std::string& name : parts_.method->fragments()[fragment.value]) tensors.emplace(name, theta_.at(name));
+  return tensors;
+}
+
+TensorMap Coordinator::fragment_state(FragmentId fragment) const {
+  TensorMap tensors = fragment_parameters(fragment);
+  for (const auto& [name, tensor] : outer_) {
+    if (tensors.count(name.substr(name.find('/') + 1))) tensors.emplace(name, tensor);
+  }
+  return tensors;
+}
+
+FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
+  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(fragment_parameters(fragment))));
+  offered_[{fragment, version}] = ref.digest;
+  return {fragment, version, ref, chain};
+}
+
+Status Coordinator::perform(const action::Checkpoint& checkpoint) {
+  const auto begin = std::chrono::steady_clock::now();
+  RollbackRecord position;
+  for (const FragmentLedger& fragment : state_.ledger.fragments) position.fragments.push_back({fragment.version, fragment.chain});
+  Shards shards;
+  shards.emplace("parameters", theta_);
+  shards.emplace("outer", outer_);
+  for (std::int32_t k = 0; k < state_.settings.slots(); ++k) {
+    const Digest& wanted = state_.ledger.slots[k].committed_state;
+    position.slot_states.push_back(wanted);
+    if (wanted.is_zero()) continue;
+    auto state = slot_states_.find({k});
+    if (state == slot_states_.end() || state->second.first != wanted) {
+      log_warning("no checkpoint of version ", checkpoint.version, ": the state of slot ", k, " did not come with its contribution");
+      metrics_.add(metric::checkpoint_failures);
+      return {};
+    }
+    shards.emplace(slot_shard({k}), state->second.second);
+  }
+  const Status written = store_->write_checkpoint(checkpoint.version, shards, encode_record(position));
+  if (!written.ok()) {  // training goes on; the checkpoint before is kept
+    log_error("no checkpoint of version ", checkpoint.version, ": ", written.error().message);
+    metrics_.add(metric::checkpoint_failures);
+    return {};
+  }
+  slot_states_.clear();
+  metrics_.observe(metric::checkpoint_seconds, seconds(std::chrono::steady_clock::now() - begin));
+  metrics_.set(metric::checkpoint_last_ok, unix_time());
+  return {};
+}
+
+void Coordinator::count(const action::Count& count) {
+  switch (count.what) {
+    case action::Count::What::stale: return metrics_.add(metric::stale_messages, 1, count.label);
+    case action::Count::What::rejected: return metrics_.add(metric::rejected_contributions, 1, count.label);
+    case action::Count::What::recovery: return metrics_.add(metric::recoveries, 1, count.label);
+  }
+}
+
+void Coordinator::record_metrics(const CommitRecord& commit) {
+  const Work& work = commit.totals.work;
+  const double contributions = std::max(1, commit.totals.contributions);
+  metrics_.add(metric::rounds_committed);
+  metrics_.add(metric::units, work.units);
+  if (work.loss_weight > 0) metrics_.set(metric::loss, work.loss_sum / work.loss_weight);
+  if (commit.totals.uncovered > 0) metrics_.add(metric::uncovered_rounds);
+  metrics_.observe(metric::phase_seconds, commit.totals.round_seconds, "round");
+  metrics_.observe(metric::phase_seconds, work.compute_seconds / contributions, "compute");
+  metrics_.observe(metric::phase_seconds, work.encode_seconds / contributions, "encode");
+  metrics_.observe(metric::phase_seconds, commit.totals.merge_seconds, "merge");
+  if (work.steps > 0) metrics_.observe(metric::step_seconds, work.compute_seconds / static_cast<double>(work.steps));
+  metrics_.set(metric::last_commit, unix_time());
+}
+
+void Coordinator::update_gauges() {
+  const TransportCounters counters = endpoint_.counters();
+  metrics_.set(metric::workers_alive, state_.members.serving_count());
+  metrics_.set(metric::wire_bytes, static_cast<double>(counters.control_bytes_in), "control_in");
+  metrics_.set(metric::wire_bytes, static_cast<double>(counters.control_bytes_out), "control_out");
+  metrics_.set(metric::wire_bytes, static_cast<double>(counters.bulk_bytes_in), "bulk_in");
+  metrics_.set(metric::wire_bytes, static_cast<double>(counters.bulk_bytes_out), "bulk_out");
+  metrics_.set(metric::wire_bytes, static_cast<double>(counters.shared_bytes_in), "shared_in");
+  for (const auto& [reason, number] : counters.dropped) {
+    metrics_.set(metric::dropped_messages, static_cast<double>(number), reason);
+  }
+  double leased = 0;
+  for (const SlotLedger& slot : state_.ledger.slots) leased += state_.members.serving(slot.holder) ? 1 : 0;
+  metrics_.set(metric::slots_leased, leased);
+}
+
+std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const {
+  const MergeTotals& totals = commit.totals;
+  const double contributions = std::max(1, totals.contributions);
+  nlohmann::ordered_json row = {{"round", commit.version.value}, {"units", totals.work.units}};
+  if (state_.ledger.fragments.size() > 1) row["fragment"] = commit.fragment.value;
+  if (totals.work.loss_weight > 0) row["loss"] = totals.work.loss_sum / totals.work.loss_weight;
+  if (evaluated) {
+    row["eval_loss"] = evaluated->loss_sum / evaluated->weight;
+    row["eval"] = {{"loss_sum", evaluated->loss_sum}, {parts_.unit, evaluated->weight},
+                   {"bytes", evaluated->bytes},       {"words", evaluated->words}};
+  }
+  row["bytes_up"] = totals.bytes_up;
+  row["bytes_down"] = totals.bytes_down;
+  row["contributions"] = totals.contributions;
+  row["uncovered"] = totals.uncovered;
+  row["grad_norm"] = totals.work.grad_norm;
+  nlohmann::ordered_json phases = {{"round", totals.round_seconds},
+                                   {"compute", totals.work.compute_seconds / contributions},
+                                   {"encode", totals.work.encode_seconds / contributions},
+                                   {"merge", totals.merge_seconds}};
+  if (auto commit_seconds = commit_seconds_.find(commit.version); commit_seconds != commit_seconds_.end()) {
+    phases["commit"] = commit_seconds->second;
+  }
+  row["seconds"] = phases;
+  row["state_hash"] = commit.chain.hex();
+  return row.dump();
+}
+
+}  // namespace tessera

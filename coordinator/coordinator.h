@@ -1,0 +1,104 @@
+// The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint and a run directory. One
+// thread. The loop is in pump(); a process calls it until done().
+#pragma once
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "comm/transport/endpoint.h"
+#include "coordinator/decide.h"
+#include "coordinator/merge.h"
+#include "coordinator/run_store.h"
+#include "monitoring/metrics.h"
+#include "optim/outer.h"
+
+namespace tessera {
+
+struct CoordinatorParts {
+  CoordinatorSettings settings;       ///< job zero: that of the log, or a fresh one
+  RunStoreSettings store;
+  std::vector<ParamSpec> specs;
+  std::shared_ptr<const OuterMethod> method;
+  TensorMap initial;                  ///< parameters before training, F32 by name
+  std::string slots_folder;           ///< RUN/slots where workers share it; empty: slot states lie with the workers
+  std::string host;                   ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
+  std::string unit = "units";
+};
+
+class Coordinator {
+ public:
+  /// Opens the run directory and recovers what is in it: a sealed merge is redone, a run whose slot states are lost goes back to its
+  /// newest checkpoint. Errors: another coordinator holds the directory, damage, a log of another model.
+  static Result<std::unique_ptr<Coordinator>> open(CoordinatorParts parts, Endpoint& endpoint, const Clock& clock,
+                                                   Metrics& metrics);
+  void start();
+  /// Handles all that has arrived, waiting for the first arrival until `wait_until` or the next deadline at most.
+  void pump(Instant wait_until);
+  /// Starts nothing new, checkpoints, ends with ExitCode::resumable.
+  void drain(const std::string& reason);
+  bool done() const { return finish_.has_value(); }
+  /// How it ended; done() is true.
+  const action::Finish& finish() const { return *finish_; }
+  const State& state() const { return state_; }
+
+ private:
+  Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock, Metrics& metrics);
+
+  // Recovery (recover.cpp).
+  Status recover();
+  Status check_same_run(const OpenRecord& record) const;
+  Status load_committed(Ledger& ledger);
+  Status ensure_slot_states(Ledger& ledger);
+  Status roll_back(Ledger& ledger, const std::string& reason);
+  Status reconcile_rows(const Ledger& ledger);
+  std::vector<Digest> initial_chains() const;
+
+  void feed(const Event& event);
+  void take(const Arrival& arrival);
+  void blob_arrived(const BlobArrived& arrival);
+  void finish_fetch(SlotId slot);
+  void notice_dead_workers(Instant now);
+  void fail_with(const Error& error);
+
+  Status perform(const Action& action);
+  Status perform(const action::Merge& merge);
+  Status perform(const action::Checkpoint& checkpoint);
+  void count(const action::Count& count);
+  void record_metrics(const CommitRecord& commit);
+  void update_gauges();
+
+  /// Parameters and outer state of a fragment, by the names that its state digest is made over.
+  TensorMap fragment_state(FragmentId fragment) const;
+  TensorMap fragment_parameters(FragmentId fragment) const;
+  FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
+  std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
+
+  CoordinatorParts parts_;
+  std::unique_ptr<RunStore> store_;
+  Endpoint& endpoint_;
+  const Clock& clock_;
+  Metrics& metrics_;
+  Merger merger_;
+  State state_;
+  event::Start start_;
+  TensorMap theta_, outer_;                    ///< committed parameters and outer state, by name
+  struct Fetching {
+    PeerId from;
+    Offer offer;
+    std::map<Digest, Blob> blobs;              ///< arrived so far
+    std::string failure;
+    std::size_t outstanding = 0;
+  };
+  std::map<SlotId, Fetching> fetching_;
+  std::map<MergeKey, Fetching> fetched_;       ///< valid, to be staged
+  std::map<SlotId, std::pair<Digest, Buffer>> slot_states_;  ///< for the next checkpoint: digest and encoded state
+  std::map<Version, double> commit_seconds_;   ///< snapshot and log, of merges of this process
+  std::map<std::pair<FragmentId, Version>, Digest> offered_;
+  std::optional<action::Finish> finish_;
+  Instant next_look_{};
+};
+
+}  // namespace tessera

@@ -1,0 +1,130 @@
+#include "coordinator/run_store.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "base/text.h"
+#include "comm/hash.h"
+#include "comm/storage/files.h"
+#include "comm/storage/safetensors.h"
+#include "coordinator/record_codec.h"
+
+namespace tessera {
+
+Result<std::unique_ptr<RunStore>> RunStore::open(const RunStoreSettings& settings) {
+  TESSERA_ASSIGN(DirectoryLock lock, DirectoryLock::take(settings.run));
+  TESSERA_TRY(make_folder(settings.run / "log" / "staged"));
+  TESSERA_ASSIGN(const Epoch epoch, claim_next_epoch(settings.run));
+  for (const Path& folder : {settings.run, settings.run / "log", settings.run / "log" / "staged"}) {
+    TESSERA_TRY(remove_leftovers(folder));
+  }
+  TESSERA_ASSIGN(OpenedLog log, RecordLog::open(settings.run / "log", epoch));
+  std::vector<Record> records;
+  for (const LogRecord& entry : log.replay.records) {
+    TESSERA_ASSIGN(Record record, decode_record(entry.type, entry.payload));
+    records.push_back(std::move(record));
+  }
+  std::unique_ptr<RunStore> store(new RunStore(settings, std::move(lock), epoch, std::move(log)));
+  store->records_ = std::move(records);
+  return store;
+}
+
+RunStore::RunStore(RunStoreSettings settings, DirectoryLock lock, Epoch epoch, OpenedLog log)
+    : settings_(std::move(settings)), lock_(std::move(lock)), epoch_(epoch), log_(std::move(log.log)) {}
+
+void RunStore::set_job(const JobId& job) {
+  checkpoints_ = std::make_unique<CheckpointStore>(settings_.run / "checkpoints", CheckpointIdentity{job, settings_.model});
+}
+
+Status RunStore::append(const Record& record) {
+  TESSERA_TRY(require_newest_epoch(settings_.run, epoch_));
+  const Result<std::uint64_t> lsn = log_.append(record_type(record), encode_record(record), settings_.durability);
+  return lsn.ok() ? Status() : Status(lsn.error());
+}
+
+Path RunStore::state_file(FragmentId fragment, Version version) const {
+  char name[64];
+  std::snprintf(name, sizeof name, "state-%d-%08lld.safetensors", fragment.value, static_cast<long long>(version.value));
+  return settings_.run / "log" / name;
+}
+
+Status RunStore::save_state(FragmentId fragment, Version version, const TensorMap& tensors) {
+  const Buffer encoded = encode_safetensors(tensors);
+  TESSERA_TRY(atomic_write(state_file(fragment, version), encoded.bytes, settings_.durability));
+  // The version before stays: a crash between here and the COMMIT record goes back to it.
+  return version.value < 2 ? Status() : remove_tree(state_file(fragment, {version.value - 2}));
+}
+
+Result<TensorMap> RunStore::load_state(FragmentId fragment, Version version) const {
+  const Path path = state_file(fragment, version);
+  TESSERA_ASSIGN(Buffer bytes, read_file(path));
+  TESSERA_ASSIGN(SafetensorsFile file, decode_safetensors(std::move(bytes), path.string()));
+  return std::move(file.tensors);
+}
+
+Path RunStore::staged_file(const Digest& digest) const {
+  return settings_.run / "log" / "staged" / (digest.hex() + ".safetensors");
+}
+
+Status RunStore::stage(const Digest& digest, Bytes contribution) {
+  return atomic_write(staged_file(digest), contribution, settings_.durability);
+}
+
+Result<Buffer> RunStore::staged(const Digest& digest) const {
+  TESSERA_ASSIGN(Buffer bytes, read_file(staged_file(digest)));
+  if (digest_of(Bytes(bytes.bytes)) != digest) {
+    return fail(ExitCode::storage, staged_file(digest).string(), " is damaged: it does not have the digest in its name");
+  }
+  return bytes;
+}
+
+Status RunStore::discard(const Digest& digest) { return remove_tree(staged_file(digest)); }
+
+Status RunStore::discard_all_but(const std::vector<Digest>& wanted) {
+  TESSERA_ASSIGN(const auto entries, list_folder(settings_.run / "log" / "staged"));
+  for (const FolderEntry& entry : entries) {
+    const auto digest = Bits128::from_hex(entry.name.substr(0, entry.name.find('.')));
+    if (digest && std::find(wanted.begin(), wanted.end(), *digest) == wanted.end()) TESSERA_TRY(discard(*digest));
+  }
+  return {};
+}
+
+Status RunStore::write_checkpoint(Version version, const Shards& shards, const std::string& position) {
+  TESSERA_TRY(checkpoints_->write(version, shards, position, settings_.durability));
+  return checkpoints_->keep_newest(settings_.keep);
+}
+
+std::optional<Checkpoint> RunStore::newest_checkpoint(Version at_most, std::vector<std::string>& skipped) const {
+  const auto versions = checkpoints_->versions();
+  if (!versions.ok()) return std::nullopt;
+  for (auto version = versions->rbegin(); version != versions->rend(); ++version) {
+    if (*version > at_most) continue;
+    Result<Checkpoint> checkpoint = checkpoints_->load(*version);
+    if (checkpoint.ok()) return std::move(*checkpoint);
+    skipped.push_back(checkpoint.error().message);
+  }
+  return std::nullopt;
+}
+
+Status RunStore::write_row(const std::string& line) {
+  TESSERA_ASSIGN(auto file, disk().open_append(settings_.run / "metrics.jsonl"));
+  const std::string text = line + "\n";
+  return file->append(std::as_bytes(std::span(text)));
+}
+
+Result<std::vector<std::string>> RunStore::rows() const {
+  const Path path = settings_.run / "metrics.jsonl";
+  if (!std::filesystem::exists(path)) return std::vector<std::string>{};
+  TESSERA_ASSIGN(const Buffer bytes, read_file(path));
+  std::vector<std::string> lines = split({reinterpret_cast<const char*>(bytes.bytes.data()), bytes.bytes.size()}, '\n');
+  lines.pop_back();  // what follows the last line end: nothing, or a line that a crash cut
+  return lines;
+}
+
+Status RunStore::replace_rows(const std::vector<std::string>& lines) {
+  std::string text;
+  for (const std::string& line : lines) text += line + "\n";
+  return atomic_write(settings_.run / "metrics.jsonl", text, settings_.durability);
+}
+
+}  // namespace tessera

@@ -1,0 +1,102 @@
+// tessera coordinator: the coordinator's process, by hand or as a child of train and run.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+
+#include "base/numerics.h"
+#include "comm/hash.h"
+#include "comm/transport/zmq_endpoint.h"
+#include "launch/commands.h"
+#include "launch/coordinator_role.h"
+#include "launch/machine.h"
+#include "launch/prepare_run.h"
+#include "launch/signals.h"
+#include "monitoring/exporter.h"
+#include "monitoring/log.h"
+
+namespace tessera {
+namespace {
+
+/// Shared memory for bulk data on this host, one folder per run directory so that a restarted coordinator finds it again.
+std::string shared_folder_of(const RunDirectory& run) {
+  const std::string path = std::filesystem::absolute(run.path()).lexically_normal().string();
+  return "/dev/shm/tessera-" + std::to_string(getuid()) + "-" + digest_of(path).hex().substr(0, 16);
+}
+
+/// Opens the sockets, where the predecessor's were if they are still known, so that workers need not look again.
+Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, const Recipe& recipe, const std::string& shared) {
+  CoordinatorEndpointOptions options{.host = recipe.net.listen};
+  options.control_port = static_cast<int>(recipe.net.port);
+  options.bulk_port = recipe.net.port == 0 ? 0 : static_cast<int>(recipe.net.port) + 1;
+  options.transport.shared_folder = shared;
+  auto port_of = [](const std::string& address) { return std::atoi(address.substr(address.rfind(':') + 1).c_str()); };
+  const Result<Endpoints> before = run.read_endpoints();
+  if (recipe.net.port == 0 && before.ok() && before->host == host_name()) {
+    CoordinatorEndpointOptions again = options;
+    again.control_port = port_of(before->control);
+    again.bulk_port = port_of(before->bulk);
+    auto endpoint = make_coordinator_endpoint(again);
+    if (endpoint.ok()) return endpoint;
+  }
+  return make_coordinator_endpoint(options);
+}
+
+int serve(const RunDirectory& run, const Recipe& recipe) {
+  flush_denormals();
+  const std::string shared = shared_folder_of(run);
+  auto endpoint = open_endpoint(run, recipe, shared);
+  if (!endpoint.ok()) return report(endpoint.error());
+  const SystemClock clock;
+  const StopSignals signals;
+  auto role = CoordinatorRole::make(run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers)});
+  if (!role.ok()) {
+    log_error(role.error().message);
+    return report(role.error());
+  }
+  auto exporter = Exporter::open((*role)->metrics(), static_cast<int>(recipe.net.metrics_port));
+  if (!exporter.ok()) log_warning("no metrics page: ", exporter.error().message);
+  const Status written = run.write_endpoints({.control = (*endpoint)->control_address(),
+                                              .bulk = (*endpoint)->bulk_address(),
+                                              .metrics = exporter.ok() ? (*exporter)->url() : "",
+                                              .shared_folder = shared,
+                                              .host = host_name(),
+                                              .pid = getpid()});
+  if (!written.ok()) return report(written.error());
+  log_info("listening on ", (*endpoint)->control_address(), " (control) and ", (*endpoint)->bulk_address(), " (bulk)");
+  bool draining = false;
+  while (!(*role)->done()) {
+    if (signals.received() > 0 && !draining) {
+      draining = true;
+      (*role)->drain("stopped by a signal");
+    }
+    (*role)->pump(clock.now() + std::chrono::milliseconds(100));
+  }
+  std::error_code ignored;
+  std::filesystem::remove(run.endpoints(), ignored);
+  endpoint->reset();  // the last messages leave
+  std::filesystem::remove_all(shared, ignored);
+  if ((*role)->exit_code() != 0) std::fprintf(stderr, "tessera coordinator: %s\n", (*role)->reason().c_str());
+  return (*role)->exit_code();
+}
+
+}  // namespace
+
+int command_coordinator(const CoordinatorOptions& options) {
+  std::string out = options.train.out;
+  std::shared_ptr<const Recipe> recipe;
+  if (options.job.empty()) {  // started by hand: nobody has prepared the run directory
+    const Result<PreparedRun> prepared = prepare_run(options.train);
+    if (!prepared.ok()) return report(prepared.error());
+    recipe = prepared->recipe;
+    out = prepared->out;
+  } else {
+    Result<Recipe> parsed = load_recipe(options.train.recipe);
+    if (!parsed.ok()) return report(parsed.error());
+    recipe = std::make_shared<const Recipe>(std::move(*parsed));
+  }
+  open_log({.role = "coordinator", .file = {}, .level = LogLevel::info, .to_stderr = true});
+  return serve(RunDirectory(out), *recipe);
+}
+
+}  // namespace tessera
