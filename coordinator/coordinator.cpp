@@ -40,7 +40,8 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       endpoint_(endpoint),
       clock_(clock),
       metrics_(metrics),
-      merger_(parts_.specs, parts_.method) {}
+      merger_(parts_.specs, parts_.method),
+      fragments_(parts_.method->fragments()) {}
 
 Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint, const Clock& clock,
                                                        Metrics& metrics) {
@@ -240,7 +241,7 @@ Status Coordinator::perform(const action::Merge& merge) {
 
 TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
   TensorMap tensors;
-  for (const std::string& name : parts_.method->fragments()[fragment.value]) tensors.emplace(name, theta_.at(name));
+  for (const std::string& name : fragments_[fragment.value]) tensors.emplace(name, theta_.at(name));
   return tensors;
 }
 

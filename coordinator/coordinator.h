@@ -82,6 +82,7 @@ class Coordinator {
   const Clock& clock_;
   Metrics& metrics_;
   Merger merger_;
+  std::vector<std::vector<std::string>> fragments_;  ///< parameter names, per fragment
   State state_;
   event::Start start_;
   TensorMap theta_, outer_;                    ///< committed parameters and outer state, by name

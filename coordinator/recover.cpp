@@ -32,14 +32,14 @@ const CommitRecord* commit_of(const std::vector<Record>& records, FragmentId fra
 
 std::vector<Digest> Coordinator::initial_chains() const {
   std::vector<Digest> chains;
-  for (std::size_t f = 0; f < parts_.method->fragments().size(); ++f) {
+  for (std::size_t f = 0; f < fragments_.size(); ++f) {
     chains.push_back(chain_digest({}, state_digest(fragment_state({static_cast<std::int32_t>(f)})), {}));
   }
   return chains;
 }
 
 Status Coordinator::check_same_run(const OpenRecord& record) const {
-  const auto fragments = static_cast<std::int32_t>(parts_.method->fragments().size());
+  const auto fragments = static_cast<std::int32_t>(fragments_.size());
   if (record.slots == parts_.settings.slots() && record.fragments == fragments) return {};
   return fail(ExitCode::refused_recipe, "the log in ", (parts_.store.run / "log").string(), " is of a run with ", record.slots,
               " slots and ", record.fragments, " fragments; this recipe has ", parts_.settings.slots(), " and ", fragments);

@@ -166,6 +166,27 @@ TEST(FamilyContract, LossIsFiniteAndFallsOnTheExampleBatch) {
   }
 }
 
+TEST(FamilyContract, UnitsOfACutTradePlacesWithoutChangingTheOutputs) {
+  for_each_cut([](const Case& c, const std::string& kind) {
+    Trainee model = make(c, 7, at::kDouble);
+    at::manual_seed(4);
+    for (auto& [name, parameter] : model.params.all())
+      parameter.full.add_(at::randn_like(parameter.full), 0.1);
+    const NamedTensors batch = model.family->example_batch(2),
+                       before = model.family->forward(model.params, batch);
+    for (const CutGroup& group : model.family->cuts()) {
+      if (group.kind != kind) continue;
+      for (const auto& m : group.members) {
+        at::Tensor rows = model.params[m.param].full.narrow(0, m.offset, group.units * m.rows_per_unit);
+        rows.copy_(rows.view({group.units, m.rows_per_unit, -1}).roll(1, 0).reshape(rows.sizes()));
+      }
+    }
+    for (const auto& [name, output] : model.family->forward(model.params, batch)) {
+      EXPECT_LT(relative_error(output, before.at(name)), 1e-10) << name << ": a unit is cut apart";
+    }
+  });
+}
+
 TEST(FamilyContract, SlicedRunEqualsFrozenMaskRun) {
   for_each_cut([](const Case& c, const std::string& kind) {
     Trainee sliced = make(c, 7, at::kDouble), masked = make(c, 7, at::kDouble);

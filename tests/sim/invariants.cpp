@@ -139,8 +139,9 @@ bool Invariants::is_stale(const event::Arrived& event, const State& state) const
   if (slot.holder != header.incarnation || slot.attempt != offer->key.attempt) return true;
   const Version head = state.version(offer->key.fragment);
   const SlotLedger::Given& given = slot.given[offer->key.fragment.value];
-  return offer->key.version <= given.version ||
-         (settings_.arrivals_per_merge == 0 && offer->key.version != head);
+  if (offer->key.version <= given.version || offer->key.version > head) return true;
+  // Drop mode hears of a slot that was left out, and leases it again.
+  return settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && offer->key.version != head;
 }
 
 void Invariants::after_stale(const event::Arrived& event, const Ledger& before, const State& state,
@@ -167,7 +168,8 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
   if (state.pending.size() > slots || staged > 2 * slots * fragments || offered > 2 * fragments) {
-    fail("I7: the coordinator holds more than it may");
+    fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ", staged,
+                          " staged, ", offered, " offered"));
   }
 }
 

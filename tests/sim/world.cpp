@@ -191,6 +191,22 @@ void World::cut_links() {
   });
 }
 
+bool World::crash_here(std::map<std::string, Coverage::Counts> Coverage::*who, const std::string& point,
+                       bool by_chance) {
+  const bool wanted = !crashed_there_ && !scenario_.crash_before.empty() && point == scenario_.crash_before;
+  crashed_there_ |= wanted;
+  const bool crash = by_chance || wanted;
+  if (coverage_) {
+    Coverage::Counts& counts = (coverage_->*who)[point];
+    (crash ? counts.crashed : counts.reached) += 1;
+    if (!crash && scenario_.crash_before.empty()) {
+      counts.seed = scenario_.seed;
+      counts.method = scenario_.method;
+    }
+  }
+  return crash;
+}
+
 void World::trace(std::uint64_t what) {
   outcome_.fingerprint =
       mix64(outcome_.fingerprint ^ mix64(what ^ static_cast<std::uint64_t>(now_.time_since_epoch().count())));

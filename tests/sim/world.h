@@ -26,6 +26,7 @@ struct Scenario {
   bool faults = true;  ///< off: the undisturbed run
   std::optional<std::uint64_t> crash_coordinator_at,
       crash_worker_at;  ///< before the k-th action, undisturbed otherwise
+  std::string crash_before;  ///< the first time that this point of Coverage is reached
   // Deliberate mistakes.
   Rules rules;
   ToyRules toy;
@@ -38,6 +39,8 @@ struct Scenario {
 struct Coverage {
   struct Counts {
     std::uint64_t reached = 0, crashed = 0;
+    std::uint64_t seed = 0;  ///< of a run that reached it
+    Method method = Method::diloco;
   };
   std::map<std::string, Counts> coordinator, worker;
 };
@@ -124,6 +127,8 @@ class World {
   Duration delay();
   std::uint64_t fragments() const { return scenario_.method == Method::streaming ? 2 : 1; }
   void trace(std::uint64_t what);
+  bool wants_context() const { return coverage_ || scenario_.story || !scenario_.crash_before.empty(); }
+  bool crash_here(std::map<std::string, Coverage::Counts> Coverage::*who, const std::string& point, bool by_chance);
   template <class... Parts>
   void tell(const Parts&... parts) {
     if (!scenario_.story) return;
@@ -184,6 +189,7 @@ class World {
   std::vector<Worker> worker_;
   std::vector<bool> link_up_, link_down_;  ///< per worker: to and from the coordinator
   std::set<SlotId> was_not_finite_;
+  bool crashed_there_ = false;  ///< at scenario_.crash_before
   std::optional<ExitCode> done_;
   Invariants invariants_;
   Outcome outcome_;

@@ -92,7 +92,7 @@ void World::feed(Coordinator c, const Event& event) {
     return;
   }
   trace(event.index());
-  const std::string context = coverage_ ? context_of(c->state, event) : "";
+  const std::string context = wants_context() ? context_of(c->state, event) : "";
   const auto* arrived = std::get_if<event::Arrived>(&event);
   const bool stale = arrived && !c->state.finished && invariants_.is_stale(*arrived, c->state);
   const std::optional<Ledger> before = stale ? std::optional(c->state.ledger) : std::nullopt;
@@ -124,12 +124,9 @@ bool World::perform_all(const Coordinator& c, const std::vector<Action>& actions
 }
 
 bool World::perform(const Coordinator& c, const Action& action, const std::string& context) {
-  Coverage::Counts* counts =
-      coverage_ ? &coverage_->coordinator[context + " -> " + kind_of(action)] : nullptr;
-  const bool crash_here = scenario_.crash_coordinator_at == outcome_.coordinator_actions++ ||
-                          (c == coordinator_ && chance(faults_.coordinator_crash));
-  if (counts) (crash_here ? counts->crashed : counts->reached) += 1;
-  if (crash_here) {
+  const bool by_chance = scenario_.crash_coordinator_at == outcome_.coordinator_actions++ ||
+                         (c == coordinator_ && chance(faults_.coordinator_crash));
+  if (crash_here(&Coverage::coordinator, wants_context() ? context + " -> " + kind_of(action) : "", by_chance)) {
     tell("C", c->state.epoch, " crashes before ", kind_of(action));
     crash(c);
     return false;

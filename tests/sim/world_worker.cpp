@@ -46,17 +46,15 @@ void World::feed(Worker w, const WorkerEvent& event) {
   trace(1000 + event.index());
   if (const auto* done = std::get_if<ev::FetchDone>(&event); done && !done->ok)
     w->fetched.erase(done->digest);
-  perform(w, w->machine.handle(event, now_), coverage_ || scenario_.story ? kind_of(event) : "");
+  perform(w, w->machine.handle(event, now_), wants_context() ? kind_of(event) : "");
   if (w->alive) schedule_tick(w);
 }
 
 void World::perform(const Worker& w, WorkerActions actions, const std::string& context) {
   for (const WorkerAction& action : actions) {
-    Coverage::Counts* counts = coverage_ ? &coverage_->worker[context + " -> " + kind_of(action)] : nullptr;
-    const bool crash_here =
+    const bool by_chance =
         scenario_.crash_worker_at == outcome_.worker_actions++ || chance(faults_.worker_crash);
-    if (counts) (crash_here ? counts->crashed : counts->reached) += 1;
-    if (crash_here) {
+    if (crash_here(&Coverage::worker, wants_context() ? "worker " + context + " -> " + kind_of(action) : "", by_chance)) {
       tell("  W", w->index, " crashes before ", kind_of(action));
       return crash(w);
     }

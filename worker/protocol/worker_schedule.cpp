@@ -96,6 +96,10 @@ bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& dutie
   for (FragmentId fragment : duties.adopt) {
     Version& adopted = slot.progress.adopted[fragment.value];
     const Version pushed = slot.progress.pushed[fragment.value];
+    // What it gave last must be safe first: a slot never runs further ahead than one contribution per fragment.
+    const bool unanswered = std::any_of(slot.unanswered.begin(), slot.unanswered.end(),
+                                        [&](const Unanswered& u) { return u.offer.key.fragment == fragment; });
+    if (unanswered) return false;
     const Version required{std::max(adopted.value, pushed.value + 1)};
     auto known = heads_.find(fragment);
     if (known == heads_.end() || known->second.head.version < required ||
