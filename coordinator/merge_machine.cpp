@@ -45,6 +45,11 @@ void Step::on(const From& from, const Offer& offer) {
     if (other && s_.settings.rules.alarm_on_other_digest) return alarm(from, offer);
     return;  // the repetition of one that is on its way
   }
+  const std::vector<StagedEntry>& staged = s_.ledger.fragment(offer.key.fragment).staged;
+  const bool waits = s_.settings.rules.deduplicate && std::any_of(staged.begin(), staged.end(), [&](const StagedEntry& e) {
+                       return e.record.key.slot == offer.key.slot;
+                     });
+  if (waits) return because("the slot's previous contribution is not merged yet");  // the worker repeats its offer
   s_.pending[offer.key.slot] = {offer, from.peer};
   because(detail::describe("fetching slot ", offer.key.slot, "'s contribution to version ",
                            offer.key.version.value + 1));

@@ -89,7 +89,7 @@ class Tessera:
         arguments = [str(shape[k]) for k in ("vocab", "width", "heads", "layers", "context", "batch")]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
         self.process = subprocess.Popen(
-            [program, *arguments, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(environment, GLIBC_TUNABLES="glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864")
+            [program, *arguments, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, steps):

@@ -24,11 +24,12 @@ struct Case {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const std::string& name : Registry<Family>::builtin().names()) all.push_back({name, Json::object()});
-  all.push_back(
-      {"gpt", Json::parse(R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "positions": "rotary",
-                                  "activation": "swiglu", "norm": "rmsnorm", "tied": false, "context": 12})")});
-  all.push_back(
-      {"gpt", Json::parse(R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})")});
+  for (const char* settings : {
+           R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "context": 12, "tied": false,
+               "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"})",
+           R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})"}) {
+    all.push_back({"gpt", Json::parse(settings)});
+  }
   return all;
 }
 

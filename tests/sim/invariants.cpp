@@ -82,7 +82,8 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     const bool may_skip = settings_.mode == Mode::drop || settings_.arrivals_per_merge > 0;
     const bool contiguous = may_skip ? c.work.first_sample >= sample : c.work.first_sample == sample;
     if (f.value == 0 && !contiguous && chains_.size() == 1) {
-      fail(detail::describe("I8: slot ", c.key.slot, " skipped or repeated samples before ", where));
+      fail(detail::describe("I8: slot ", c.key.slot, " skipped or repeated samples before ", where, ": [",
+                            c.work.first_sample, ", ", c.work.end_sample, ") after ", sample));
     }
     sample = c.work.end_sample;
   }
@@ -167,7 +168,7 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   const std::size_t slots = settings_.slots(), fragments = state.fragments.size();
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
-  if (state.pending.size() > slots || staged > 2 * slots * fragments || offered > 2 * fragments) {
+  if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments) {
     fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ", staged,
                           " staged, ", offered, " offered"));
   }

@@ -13,6 +13,7 @@ struct Mistake {
   const char* name;
   std::function<void(Scenario&)> make;
 };
+void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.name; }
 const Mistake mistakes[] = {
     {"AcknowledgesBeforeItIsDurable", [](Scenario& s) { s.rules.stage_before_taken = false; }},
     {"DoesNotCheckTheJob", [](Scenario& s) { s.rules.check_job = false; }},

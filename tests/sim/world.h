@@ -19,6 +19,7 @@ enum class Method { diloco, streaming, one_arrival, drop };
 inline constexpr Method all_methods[] = {Method::diloco, Method::streaming, Method::one_arrival,
                                          Method::drop};
 const char* name_of(Method method);
+inline void PrintTo(Method method, std::ostream* out) { *out << name_of(method); }
 
 struct Scenario {
   std::uint64_t seed = 0;

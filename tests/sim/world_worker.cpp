@@ -125,7 +125,9 @@ void World::to_coordinator(const WorkerProcess& from, const Message& message) {
         alien.header.epoch.value -= alien.header.epoch.value > 1;
         break;
       case 2:
-        alien.header.incarnation.low ^= 1u << 20;
+        for (const Worker& w : worker_) {
+          if (w && w->incarnation != from.incarnation) alien.peer = alien.header.incarnation = w->incarnation;
+        }
         break;
       default:
         other.key.attempt.value -= 1;

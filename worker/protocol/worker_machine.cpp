@@ -157,6 +157,7 @@ void WorkerMachine::on(const Grant& message) {
       emit(act::Release{message.slot});
     }
     Slot& slot = slots_[message.slot] = Slot{};
+    slot.instance = ++instances_;
     slot.attempt = message.attempt;
     slot.owned = message.owned;
     slot.state = message.slot_state;

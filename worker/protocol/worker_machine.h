@@ -215,6 +215,7 @@ class WorkerMachine {
     Instant next_send{};
   };
   struct Slot {
+    std::uint64_t instance = 0;  ///< of this grant: answers to work of an earlier one are void
     Attempt attempt;
     RowSet owned;
     Digest state;  ///< to start from; afterwards the newest that was stored
@@ -273,6 +274,8 @@ class WorkerMachine {
   void forget_unused();
   void leave(ExitCode code, const std::string& reason);
   void drop_offers(Slot& slot);
+  Slot* worked_on(SlotId slot);
+  void work(const Slot& slot, WorkerAction action);
   Slot* slot_of(SlotId slot, Attempt attempt);
   Duration retry() const;
   void emit(WorkerAction action);
@@ -307,6 +310,7 @@ class WorkerMachine {
   std::optional<Evaluated> evaluated_;  ///< the newest result, for those who ask again
   std::uint64_t steps_ = 0;
   bool working_ = false;  ///< a work action is outstanding
+  std::uint64_t working_instance_ = 0, instances_ = 0;
   WorkerActions actions_;
 };
 

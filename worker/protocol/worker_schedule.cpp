@@ -44,8 +44,7 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
       auto head = heads_.find(push.fragment);
       save |= head != heads_.end() && head->second.save_state && head->second.head.version == push.version;
     }
-    working_ = true;
-    emit(act::Contribute{id, slot.attempt, fragments, after, save});
+    work(slot, act::Contribute{id, slot.attempt, fragments, after, save});
     return true;
   }
   if (finished(slot)) return false;
@@ -57,16 +56,14 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
     last = plan_->duties(slot.progress.step + steps);
     if (!last.adopt.empty()) break;
   }
-  working_ = true;
-  emit(act::Run{id, slot.attempt, slot.progress.step, steps});
+  work(slot, act::Run{id, slot.attempt, slot.progress.step, steps});
   return true;
 }
 
 bool WorkerMachine::start_slot(SlotId id, Slot& slot) {
   if (slot.state_blob && !have(slot.state_blob->digest)) return false;
   if (slot.state.is_zero() && !all_heads_fetched()) return false;
-  working_ = true;
-  emit(act::Restore{id, slot.attempt, slot.owned, slot.state, slot.state_blob});
+  work(slot, act::Restore{id, slot.attempt, slot.owned, slot.state, slot.state_blob});
   return true;
 }
 
@@ -132,9 +129,21 @@ bool WorkerMachine::finished(const Slot& slot) const {
   return true;
 }
 
-void WorkerMachine::restored(const ev::Restored& event) {
+void WorkerMachine::work(const Slot& slot, WorkerAction action) {
+  working_ = true;
+  working_instance_ = slot.instance;
+  emit(std::move(action));
+}
+
+/// The slot that an answer is about; null when it was revoked, or granted again, since the work was asked for.
+WorkerMachine::Slot* WorkerMachine::worked_on(SlotId id) {
   working_ = false;
-  Slot* slot = slot_of(event.slot, event.attempt);
+  auto found = slots_.find(id);
+  return found != slots_.end() && found->second.instance == working_instance_ ? &found->second : nullptr;
+}
+
+void WorkerMachine::restored(const ev::Restored& event) {
+  Slot* slot = worked_on(event.slot);
   if (!slot) return;
   const std::size_t fragments = plan_->fragments;
   if (event.progress &&
@@ -149,25 +158,22 @@ void WorkerMachine::restored(const ev::Restored& event) {
 }
 
 void WorkerMachine::restore_failed(const ev::RestoreFailed& event) {
-  working_ = false;
-  Slot* slot = slot_of(event.slot, event.attempt);
+  Slot* slot = worked_on(event.slot);
   if (!slot) return;
   slot->broken = true;
   emit(act::Send{GrantFailed{event.slot, event.attempt, event.reason}});
 }
 
 void WorkerMachine::ran(const ev::Ran& event) {
-  working_ = false;
   steps_ += event.steps;
-  Slot* slot = slot_of(event.slot, event.attempt);
+  Slot* slot = worked_on(event.slot);
   if (!slot) return;
   slot->progress.step += event.steps;
   slot->contribute_due = !wanted_pushes(*slot).empty();
 }
 
 void WorkerMachine::contributed(const ev::Contributed& event) {
-  working_ = false;
-  Slot* slot = slot_of(event.slot, event.attempt);
+  Slot* slot = worked_on(event.slot);
   if (!slot || !slot->contribute_due) {  // revoked meanwhile
     for (const auto& part : event.parts) emit(act::Withdraw{part.blob.digest});
     if (event.slot_state_blob) emit(act::Withdraw{event.slot_state_blob->digest});
