@@ -153,7 +153,9 @@ Status Coordinator::perform(const Action& action) {
                  },
                  [this](const action::Checkpoint& a) { return perform(a); },
                  [this](const action::Discard& a) -> Status {
-                   for (const StagedRecord& record : a.contributions) TESSERA_TRY(store_->discard(record.digest));
+                   for (const StagedRecord& record : a.contributions) {
+                     if (!is_wanted(record.digest)) TESSERA_TRY(store_->discard(record.digest));
+                   }
                    return Status();
                  },
                  [this](const action::Count& a) {
@@ -253,6 +255,20 @@ TensorMap Coordinator::fragment_state(FragmentId fragment) const {
   return tensors;
 }
 
+/// Whether a staged file is still needed: equal contributions share one.
+bool Coordinator::is_wanted(const Digest& staged) const {
+  for (const FragmentLedger& fragment : state_.ledger.fragments) {
+    for (const StagedEntry& entry : fragment.staged) {
+      if (entry.record.digest == staged) return true;
+    }
+    if (!fragment.sealed) continue;
+    for (const StagedRecord& record : fragment.sealed->contributions) {
+      if (record.digest == staged) return true;
+    }
+  }
+  return false;
+}
+
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
   const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(fragment_parameters(fragment))));
   offered_[{fragment, version}] = ref.digest;
@@ -270,13 +286,14 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     const Digest& wanted = state_.ledger.slots[k].committed_state;
     position.slot_states.push_back(wanted);
     if (wanted.is_zero()) continue;
-    auto state = slot_states_.find({k});
-    if (state == slot_states_.end() || state->second.first != wanted) {
-      log_warning("no checkpoint of version ", checkpoint.version, ": the state of slot ", k, " did not come with its contribution");
+    Result<Buffer> state = slot_state({k}, wanted);
+    if (!state.ok()) {
+      if (store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
+      log_warning("no checkpoint of version ", checkpoint.version, ": ", state.error().message);
       metrics_.add(metric::checkpoint_failures);
       return {};
     }
-    shards.emplace(slot_shard({k}), state->second.second);
+    shards.emplace(slot_shard({k}), std::move(*state));
   }
   const Status written = store_->write_checkpoint(checkpoint.version, shards, encode_record(position));
   if (!written.ok()) {  // training goes on; the checkpoint before is kept

@@ -73,6 +73,9 @@ class Coordinator {
   /// Parameters and outer state of a fragment, by the names that its state digest is made over.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
+  /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers share it.
+  Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;
+  bool is_wanted(const Digest& staged) const;
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
 

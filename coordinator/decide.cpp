@@ -51,6 +51,9 @@ void Step::start(const event::Start& event) {
   append(OpenRecord{event.epoch, s_.settings.job, s_.settings.slots(),
                     static_cast<std::int32_t>(s_.fragments.size())});
   because(detail::describe("epoch ", event.epoch, " begins"));
+  const Version last = s_.version(s_.last_fragment());
+  // The predecessor may have died between the commit and the checkpoint.
+  if (last.value > 0 && s_.settings.checkpoint_due(last)) emit(action::Checkpoint{s_.last_fragment(), last});
   auto is_missing = [&](const StagedRecord& record) {
     return std::find(event.missing.begin(), event.missing.end(), record.digest) != event.missing.end();
   };
@@ -80,8 +83,6 @@ void Step::start(const event::Start& event) {
                           ledger.version.value + 1, ")"));
     emit(action::Merge{*ledger.sealed});
   }
-  const Version last = s_.version(s_.last_fragment());
-  if (last.value > 0 && s_.settings.checkpoint_due(last)) emit(action::Checkpoint{s_.last_fragment(), last});
   for (std::size_t f = 0; f < s_.fragments.size(); ++f) try_close(FragmentId{static_cast<std::int32_t>(f)});
   finish_if_done();
 }

@@ -30,6 +30,19 @@ const CommitRecord* commit_of(const std::vector<Record>& records, FragmentId fra
 
 }  // namespace
 
+Result<Buffer> Coordinator::slot_state(SlotId slot, const Digest& digest) const {
+  const auto kept = slot_states_.find(slot);
+  if (kept != slot_states_.end() && kept->second.first == digest) return kept->second.second;
+  if (parts_.slots_folder.empty()) {
+    return fail(ExitCode::storage, "the state of slot ", slot, " did not come with its contribution");
+  }
+  const Path file = slot_state_file(parts_.slots_folder, slot, digest);
+  TESSERA_ASSIGN(Buffer bytes, read_file(file));
+  TESSERA_ASSIGN(const SafetensorsFile state, decode_safetensors(bytes, file.string()));
+  if (state_digest(state.tensors) == digest) return bytes;
+  return fail(ExitCode::storage, file.string(), " is damaged: it does not have the digest in its name");
+}
+
 std::vector<Digest> Coordinator::initial_chains() const {
   std::vector<Digest> chains;
   for (std::size_t f = 0; f < fragments_.size(); ++f) {
@@ -192,7 +205,8 @@ Status Coordinator::reconcile_rows(const Ledger& ledger) {
     lines.push_back(kept != by_hash.end() ? kept->second
                                           : row_of(*commit, with_evaluation ? std::optional(evaluated->second) : std::nullopt));
   }
-  return lines == present ? Status() : store_->replace_rows(lines);
+  // Also when nothing changes: what a crash left of a line must not begin the next one.
+  return store_->replace_rows(lines);
 }
 
 }  // namespace tessera

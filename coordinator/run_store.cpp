@@ -94,6 +94,11 @@ Status RunStore::write_checkpoint(Version version, const Shards& shards, const s
   return checkpoints_->keep_newest(settings_.keep);
 }
 
+bool RunStore::has_checkpoint(Version version) const {
+  const auto versions = checkpoints_->versions();
+  return versions.ok() && std::find(versions->begin(), versions->end(), version) != versions->end();
+}
+
 std::optional<Checkpoint> RunStore::newest_checkpoint(Version at_most, std::vector<std::string>& skipped) const {
   const auto versions = checkpoints_->versions();
   if (!versions.ok()) return std::nullopt;

@@ -50,6 +50,7 @@ class RunStore {
   Status discard_all_but(const std::vector<Digest>& wanted);
 
   Status write_checkpoint(Version version, const Shards& shards, const std::string& position);
+  bool has_checkpoint(Version version) const;
   /// The newest complete checkpoint at or below a version; `skipped` says which newer ones were no good and why.
   std::optional<Checkpoint> newest_checkpoint(Version at_most, std::vector<std::string>& skipped) const;
 

@@ -83,10 +83,10 @@ Status print_report(const RunDirectory& run, std::shared_ptr<const Recipe> recip
   TESSERA_ASSIGN(const SavedParameters saved, load_parameters(run.path(), std::nullopt));
   TESSERA_ASSIGN(TrainedModel model, TrainedModel::make(recipe, {}));
   const std::vector<RoundRow> rows = read_rows(run.metrics());
-  const std::int64_t batches = recipe->eval.batches;
-  const TextScore untrained = model.evaluate(batches);
+  // On all held-out text, whatever part of it the rounds were measured on.
+  const TextScore untrained = model.evaluate(0);
   TESSERA_TRY(model.set_parameters(saved.parameters));
-  const TextScore trained = model.evaluate(batches), unigram = model.evaluate_unigram(batches);
+  const TextScore trained = model.evaluate(0), unigram = model.evaluate_unigram(0);
   print_quality(trained, untrained, unigram);
   print_savings(*recipe, model.model(), rows);
   std::printf("\nA sample\n");

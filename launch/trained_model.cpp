@@ -1,6 +1,7 @@
 #include "launch/trained_model.h"
 
 #include <ATen/core/grad_mode.h>
+#include <unistd.h>
 
 #include <cstring>
 
@@ -41,7 +42,7 @@ Result<SavedParameters> load_parameters(const std::string& run_directory, std::o
 }
 
 Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe, const std::string& data_folder) {
-  prepare_numerics(static_cast<int>(recipe->threads));
+  prepare_numerics(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));  // nobody else computes now
   TrainedModel trained;
   trained.recipe_ = recipe;
   TESSERA_ASSIGN(trained.data_, assemble_data(*recipe, data_folder));
@@ -87,9 +88,6 @@ Result<std::string> TrainedModel::generate(const std::function<void(std::string_
   if (ids.empty()) return fail(ExitCode::usage, "generate.prompt is empty; give at least one token to go on from");
   const auto context = static_cast<std::size_t>(model_.family->cost().context);
   if (say) say(settings.prompt);
-  SamplerSettings sampler;
-  sampler.temperature = settings.temperature;
-  sampler.top_k = settings.top_k;
   for (std::int64_t position = 0; position < settings.tokens; ++position) {
     const std::size_t length = std::min(ids.size(), context);
     const std::vector<std::int64_t> window(ids.end() - static_cast<std::ptrdiff_t>(length), ids.end());
@@ -97,7 +95,7 @@ Result<std::string> TrainedModel::generate(const std::function<void(std::string_
     const at::Tensor logits = model_.family->forward(*params_, {{"tokens", torch_view(tokens)}}).at("logits");
     const HostTensor row = host_copy(logits.select(0, 0).select(0, static_cast<std::int64_t>(length) - 1));
     TESSERA_ASSIGN(const std::int32_t next,
-                   sample_token(row.as<const float>(), sampler,
+                   sample_token(row.as<const float>(), settings,
                                 key_of({static_cast<std::uint64_t>(settings.seed), generate_purpose,
                                         static_cast<std::uint64_t>(position)})));
     ids.push_back(next);

@@ -31,11 +31,9 @@ void ObjectiveSettings::fields(FieldVisitor& f) {
 
 void SyncSettings::fields(FieldVisitor& f) {
   f.field({"steps", "inner steps H that a slot takes between two merges", at_least(1)}, steps);
-  f.field({"quorum", "mode drop: so many contributions may close a merge at its deadline; 0: all slots",
+  f.field({"quorum", "mode drop: so many contributions may close a merge, two leases after they are there; 0: two thirds of the slots",
            at_least(0)},
           quorum);
-  f.field({"deadline_seconds", "mode drop: a merge closes so long after its first contribution", positive()},
-          deadline_seconds);
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
@@ -79,9 +77,7 @@ void EvalSettings::fields(FieldVisitor& f) {
 void GenerateSettings::fields(FieldVisitor& f) {
   f.field({"prompt", "text to go on from"}, prompt);
   f.field({"tokens", "how many tokens to write", at_least(1)}, tokens);
-  f.field({"temperature", "below 1: bolder words get rarer; 0: always the likeliest token", at_least(0)},
-          temperature);
-  f.field({"top_k", "draw from the so many likeliest tokens; 0: from all", at_least(0)}, top_k);
+  SamplerSettings::fields(f);
   f.field({"seed", "another seed, another text", at_least(0)}, seed);
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/fields.h"
 #include "coordinator/planner.h"
+#include "eval/sampler.h"
 
 namespace tessera {
 
@@ -52,7 +53,6 @@ struct ObjectiveSettings : Settings {
 struct SyncSettings : Settings {
   std::int64_t steps = 50;       ///< H
   std::int64_t quorum = 0;       ///< mode drop: contributions that may close a merge; 0: all
-  double deadline_seconds = 60;  ///< mode drop: when a merge closes without the rest
   void fields(FieldVisitor& f) override;
 };
 
@@ -94,11 +94,9 @@ struct EvalSettings : Settings {
   void fields(FieldVisitor& f) override;
 };
 
-struct GenerateSettings : Settings {
+struct GenerateSettings : SamplerSettings {
   std::string prompt = "It is a truth";
   std::int64_t tokens = 200;
-  double temperature = 0.8;  ///< 0: always the likeliest
-  std::int64_t top_k = 0;    ///< 0: all
   std::int64_t seed = 0;
   void fields(FieldVisitor& f) override;
 };

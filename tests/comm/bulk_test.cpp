@@ -10,7 +10,7 @@
 #include "comm/drop_reasons.h"
 #include "comm/transport/bulk_fetch.h"
 #include "comm/transport/bulk_offers.h"
-#include "transport_fixtures.h"
+#include "tests/comm/transport_fixtures.h"
 
 namespace tessera {
 namespace {

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "comm/drop_reasons.h"
-#include "transport_fixtures.h"
+#include "tests/comm/transport_fixtures.h"
 
 namespace tessera {
 namespace {

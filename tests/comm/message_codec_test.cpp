@@ -6,7 +6,7 @@
 
 #include "comm/drop_reasons.h"
 #include "comm/message_checks.h"
-#include "message_samples.h"
+#include "tests/comm/message_samples.h"
 
 namespace tessera {
 namespace {

@@ -13,8 +13,8 @@
 
 #include "comm/drop_reasons.h"
 #include "comm/message_codec.h"
-#include "message_samples.h"
-#include "transport_fixtures.h"
+#include "tests/comm/message_samples.h"
+#include "tests/comm/transport_fixtures.h"
 
 namespace tessera {
 namespace {

@@ -202,6 +202,7 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
   if (const auto* run = std::get_if<act::Run>(&action)) {
     const std::int64_t steps = 1 + static_cast<std::int64_t>(random_.below(run->steps));
     auto found = w.slots.find(run->slot);
+    if (found == w.slots.end()) invariants_.fail("a slot was released under its work");
     if (found != w.slots.end() && found->second.moment == 0) {  // fresh: the data position follows the schedule
       found->second.sample = found->second.pushed_sample = run->first;
     }
@@ -214,6 +215,9 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
   if (const auto* contribute_action = std::get_if<act::Contribute>(&action))
     return contribute(w, *contribute_action);
   const auto& evaluate = std::get<act::Evaluate>(action);
+  for (const FragmentHead& head : evaluate.heads) {
+    if (!w.fetched.contains(head.parameters.digest)) invariants_.fail("parameters were forgotten under their evaluation");
+  }
   if (random_.chance(0.3)) return ev::EvaluationDone{};  // a slice of it
   return ev::EvaluationDone{Evaluated{evaluate.version, 1.0, 1.0, 0, 0}};
 }
@@ -221,7 +225,10 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
 WorkerEvent World::contribute(WorkerProcess& w, const act::Contribute& action) {
   ev::Contributed done{action.slot, action.attempt, {}, {}, std::nullopt, {}};
   auto found = w.slots.find(action.slot);
-  if (found == w.slots.end()) return done;  // revoked meanwhile
+  if (found == w.slots.end()) {
+    invariants_.fail("a slot was released under its work");
+    return done;
+  }
   ToySlot& slot = found->second;
   slot.progress = action.progress;
   done.work.steps = slot.sample - slot.pushed_sample;

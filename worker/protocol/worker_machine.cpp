@@ -154,7 +154,7 @@ void WorkerMachine::on(const Grant& message) {
   if (found == slots_.end() || message.attempt > found->second.attempt) {
     if (found != slots_.end()) {
       drop_offers(found->second);
-      emit(act::Release{message.slot});
+      release(message.slot);
     }
     Slot& slot = slots_[message.slot] = Slot{};
     slot.instance = ++instances_;
@@ -212,7 +212,7 @@ void WorkerMachine::on(const Revoke& message) {
   }
   drop_offers(found->second);
   slots_.erase(found);
-  emit(act::Release{message.slot});
+  release(message.slot);
   forget_unused();
 }
 
@@ -307,6 +307,7 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
 }
 
 void WorkerMachine::want(const BlobRef& blob) {
+  if (forget_later_.erase(blob.digest) > 0) fetched_.insert(blob.digest);
   if (fetched_.contains(blob.digest)) return;
   auto [wanted, is_new] = wanted_.try_emplace(blob.digest, Wanted{blob, true, now_});
   if (is_new) {
@@ -323,7 +324,7 @@ bool WorkerMachine::have(const Digest& digest) const {
 void WorkerMachine::fetch_done(const ev::FetchDone& event) {
   auto wanted = wanted_.find(event.digest);
   if (wanted == wanted_.end()) {
-    if (event.ok && !fetched_.contains(event.digest)) emit(act::Forget{event.digest});
+    if (event.ok && !fetched_.contains(event.digest)) forget(event.digest);
     return;
   }
   if (event.ok) {
@@ -344,7 +345,7 @@ void WorkerMachine::forget_unused() {
   std::erase_if(wanted_, [&](const auto& entry) { return !used.contains(entry.first); });
   std::erase_if(fetched_, [&](const Digest& digest) {
     if (used.contains(digest)) return false;
-    emit(act::Forget{digest});
+    forget(digest);
     return true;
   });
 }

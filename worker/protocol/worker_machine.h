@@ -11,8 +11,9 @@
 // perform() runs the actions in order. *Work actions* (Configure, Restore, Run, Contribute, Evaluate) are
 // answered by exactly one event each, and the machine never has two of them outstanding; so remember the one
 // you are given and do it when you like, in slices if it is long: answer Run with fewer steps than asked,
-// Evaluate with no result yet, and the machine asks again. Between slices, poll the endpoint and tick. All
-// other actions are done at once and have no answer.
+// Evaluate with no result yet, and the machine asks again. Between slices, poll the endpoint and tick. What
+// a work action needs (its slot, its blobs) is neither released nor forgotten before its answer. All other
+// actions are done at once and have no answer.
 #pragma once
 #include <deque>
 #include <functional>
@@ -276,6 +277,9 @@ class WorkerMachine {
   void drop_offers(Slot& slot);
   Slot* worked_on(SlotId slot);
   void work(const Slot& slot, WorkerAction action);
+  void work_is_done();
+  void release(SlotId slot);
+  void forget(const Digest& digest);
   Slot* slot_of(SlotId slot, Attempt attempt);
   Duration retry() const;
   void emit(WorkerAction action);
@@ -311,6 +315,8 @@ class WorkerMachine {
   std::uint64_t steps_ = 0;
   bool working_ = false;  ///< a work action is outstanding
   std::uint64_t working_instance_ = 0, instances_ = 0;
+  std::vector<SlotId> release_later_;  ///< until the outstanding work is answered
+  std::set<Digest> forget_later_;
   WorkerActions actions_;
 };
 

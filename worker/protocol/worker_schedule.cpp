@@ -9,7 +9,7 @@ namespace act = worker_action;
 namespace ev = worker_event;
 
 void WorkerMachine::configured(const ev::Configured& event) {
-  working_ = false;
+  work_is_done();
   life_ = Life::joined;
   plan_ = event.plan;
   ready_ = event.ready;
@@ -135,9 +135,31 @@ void WorkerMachine::work(const Slot& slot, WorkerAction action) {
   emit(std::move(action));
 }
 
+void WorkerMachine::work_is_done() {
+  working_ = false;
+  for (SlotId slot : std::exchange(release_later_, {})) emit(act::Release{slot});
+  for (const Digest& digest : std::exchange(forget_later_, {})) emit(act::Forget{digest});
+}
+
+void WorkerMachine::release(SlotId slot) {
+  if (working_) {
+    release_later_.push_back(slot);
+  } else {
+    emit(act::Release{slot});
+  }
+}
+
+void WorkerMachine::forget(const Digest& digest) {
+  if (working_) {
+    forget_later_.insert(digest);
+  } else {
+    emit(act::Forget{digest});
+  }
+}
+
 /// The slot that an answer is about; null when it was revoked, or granted again, since the work was asked for.
 WorkerMachine::Slot* WorkerMachine::worked_on(SlotId id) {
-  working_ = false;
+  work_is_done();
   auto found = slots_.find(id);
   return found != slots_.end() && found->second.instance == working_instance_ ? &found->second : nullptr;
 }
@@ -227,7 +249,7 @@ bool WorkerMachine::evaluate() {
 }
 
 void WorkerMachine::evaluation_done(const ev::EvaluationDone& event) {
-  working_ = false;
+  work_is_done();
   if (!event.result) return;
   evaluated_ = event.result;
   if (evaluate_ == event.result->version) evaluate_.reset();
