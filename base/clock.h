@@ -1,4 +1,5 @@
-// Time as the protocol sees it: monotonic nanoseconds behind an interface, so that simulations and tests own it.
+// Time as the protocol sees it: monotonic nanoseconds behind an interface, so that simulations and tests own
+// it.
 #pragma once
 #include <chrono>
 #include <cstdint>
@@ -8,8 +9,12 @@ namespace tessera {
 using Duration = std::chrono::nanoseconds;
 using Instant = std::chrono::time_point<std::chrono::steady_clock, Duration>;
 
-inline double seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
-inline Duration from_seconds(double s) { return Duration(static_cast<std::int64_t>(s * 1e9)); }
+inline double seconds(Duration duration) {
+  return std::chrono::duration<double>(duration).count();
+}
+inline Duration from_seconds(double s) {
+  return Duration(static_cast<std::int64_t>(s * 1e9));
+}
 
 class Clock {
  public:

@@ -1,5 +1,6 @@
-// Errors: a bug aborts with both operands printed; the world (timeout, peer gone, torn file) and the user's mistakes are a
-// Result that the caller handles. Every Error says what happened in a sentence and carries the exit code it would end with.
+// Errors: a bug aborts with both operands printed; the world (timeout, peer gone, torn file) and the user's
+// mistakes are a Result that the caller handles. Every Error says what happened in a sentence and carries the
+// exit code it would end with.
 #pragma once
 #include <cstdlib>
 #include <optional>
@@ -15,12 +16,12 @@ namespace tessera {
 enum class ExitCode : int {
   done = 0,
   failed = 1,
-  usage = 2,             ///< command line or recipe is wrong; nothing was started
-  storage = 74,          ///< disk full, I/O error, checksum mismatch
-  resumable = 75,        ///< stopped in good order; --resume continues
-  fenced = 76,           ///< another coordinator took over: do not restart
-  refused_key = 77,      ///< not authorised
-  refused_recipe = 78,   ///< recipe, build or data of this worker differ from the job's
+  usage = 2,            ///< command line or recipe is wrong; nothing was started
+  storage = 74,         ///< disk full, I/O error, checksum mismatch
+  resumable = 75,       ///< stopped in good order; --resume continues
+  fenced = 76,          ///< another coordinator took over: do not restart
+  refused_key = 77,     ///< not authorised
+  refused_recipe = 78,  ///< recipe, build or data of this worker differ from the job's
 };
 
 struct Error {
@@ -44,14 +45,23 @@ namespace detail {
 template <class T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : state_(std::move(value)) {}           // NOLINT: implicit by design
-  Result(Error error) : state_(std::move(error)) {}       // NOLINT
+  Result(T value) : state_(std::move(value)) {}      // NOLINT: implicit by design
+  Result(Error error) : state_(std::move(error)) {}  // NOLINT
   bool ok() const { return state_.index() == 0; }
   explicit operator bool() const { return ok(); }
-  T& value() & { require(); return std::get<0>(state_); }
-  const T& value() const& { require(); return std::get<0>(state_); }
+  T& value() & {
+    require();
+    return std::get<0>(state_);
+  }
+  const T& value() const& {
+    require();
+    return std::get<0>(state_);
+  }
   /// By value: `for (x : f().value())` would otherwise walk over a destroyed temporary.
-  T value() && { require(); return std::get<0>(std::move(state_)); }
+  T value() && {
+    require();
+    return std::get<0>(std::move(state_));
+  }
   T* operator->() { return &value(); }
   const T* operator->() const { return &value(); }
   T& operator*() & { return value(); }
@@ -61,7 +71,8 @@ class [[nodiscard]] Result {
 
  private:
   void require() const {
-    if (!ok()) detail::abort_with(__FILE__, __LINE__, "value() of a failed Result: " + std::get<1>(state_).message);
+    if (!ok())
+      detail::abort_with(__FILE__, __LINE__, "value() of a failed Result: " + std::get<1>(state_).message);
   }
   std::variant<T, Error> state_;
 };
@@ -81,26 +92,28 @@ class [[nodiscard]] Result<void> {
 using Status = Result<void>;
 
 // A bug: print the expression (and both operands) and abort. On in every build.
-#define TESSERA_CHECK(condition, ...)                                                                   \
-  do {                                                                                                  \
-    if (!(condition)) [[unlikely]]                                                                      \
-      ::tessera::detail::abort_with(__FILE__, __LINE__, ::tessera::detail::describe(#condition __VA_OPT__(, ) __VA_ARGS__)); \
+#define TESSERA_CHECK(condition, ...)                                                                    \
+  do {                                                                                                   \
+    if (!(condition)) [[unlikely]]                                                                       \
+      ::tessera::detail::abort_with(__FILE__, __LINE__,                                                  \
+                                    ::tessera::detail::describe(#condition __VA_OPT__(, ) __VA_ARGS__)); \
   } while (false)
-#define TESSERA_CHECK_OP(op, a, b)                                                                      \
-  do {                                                                                                  \
-    const auto& lhs_ = (a);                                                                             \
-    const auto& rhs_ = (b);                                                                             \
-    if (!(lhs_ op rhs_)) [[unlikely]]                                                                   \
-      ::tessera::detail::abort_with(__FILE__, __LINE__,                                                 \
-                                    ::tessera::detail::describe(#a " " #op " " #b, " with ", lhs_, " and ", rhs_)); \
+#define TESSERA_CHECK_OP(op, a, b)                                                        \
+  do {                                                                                    \
+    const auto& lhs_ = (a);                                                               \
+    const auto& rhs_ = (b);                                                               \
+    if (!(lhs_ op rhs_)) [[unlikely]]                                                     \
+      ::tessera::detail::abort_with(                                                      \
+          __FILE__, __LINE__,                                                             \
+          ::tessera::detail::describe(#a " " #op " " #b, " with ", lhs_, " and ", rhs_)); \
   } while (false)
 #define TESSERA_CHECK_EQ(a, b) TESSERA_CHECK_OP(==, a, b)
 #define TESSERA_CHECK_LE(a, b) TESSERA_CHECK_OP(<=, a, b)
 #define TESSERA_CHECK_LT(a, b) TESSERA_CHECK_OP(<, a, b)
 
 // Leaves the calling function with the Error of a failed Result or Status.
-#define TESSERA_TRY(expression)                                     \
-  do {                                                              \
+#define TESSERA_TRY(expression)                                             \
+  do {                                                                      \
     if (auto status_ = (expression); !status_.ok()) return status_.error(); \
   } while (false)
 #define TESSERA_CONCAT_(a, b) a##b

@@ -1,5 +1,6 @@
-// Floating-point mode of a thread. Denormals slow fp32 down a hundredfold on some models, and whether they are flushed changes
-// bits: so every thread of every role calls this first, and the mode is part of the numerics fingerprint.
+// Floating-point mode of a thread. Denormals slow fp32 down a hundredfold on some models, and whether they
+// are flushed changes bits: so every thread of every role calls this first, and the mode is part of the
+// numerics fingerprint.
 #pragma once
 #if defined(__x86_64__)
 #include <xmmintrin.h>

@@ -1,6 +1,6 @@
-// Parameters as all rooms speak of them: specs with names and shapes, row ranges, and what a family says can be cut together.
-// A cut is always along dimension 0: families store the dimension that can be cut first (hidden units, heads), so every owned
-// piece of every tensor is one contiguous range of rows and of bytes.
+// Parameters as all rooms speak of them: specs with names and shapes, row ranges, and what a family says can
+// be cut together. A cut is always along dimension 0: families store the dimension that can be cut first
+// (hidden units, heads), so every owned piece of every tensor is one contiguous range of rows and of bytes.
 #pragma once
 #include <compare>
 #include <cstdint>
@@ -11,8 +11,8 @@
 namespace tessera {
 
 enum class DType : std::uint8_t { f32, f64, bf16, f16, i64, i32, u8 };
-std::size_t size_of(DType dtype);                       ///< bytes per element
-const char* safetensors_name(DType dtype);              ///< "F32", "BF16", ...
+std::size_t size_of(DType dtype);           ///< bytes per element
+const char* safetensors_name(DType dtype);  ///< "F32", "BF16", ...
 
 enum class Role : std::uint8_t {
   weight,  ///< trained, merged with the outer rule
@@ -21,14 +21,14 @@ enum class Role : std::uint8_t {
 };
 
 struct ParamSpec {
-  std::string name;                  ///< "blocks.3.mlp.up"
-  std::vector<std::int64_t> shape;   ///< rows first
+  std::string name;                 ///< "blocks.3.mlp.up"
+  std::vector<std::int64_t> shape;  ///< rows first
   Role role = Role::weight;
-  std::string group = "default";     ///< optimizer and outer settings are chosen per group
-  bool decay = true;                 ///< weight decay applies (off for gains, biases)
+  std::string group = "default";  ///< optimizer and outer settings are chosen per group
+  bool decay = true;              ///< weight decay applies (off for gains, biases)
 
   std::int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
-  std::int64_t row_size() const;     ///< elements per row
+  std::int64_t row_size() const;  ///< elements per row
   std::int64_t elements() const { return rows() * row_size(); }
 };
 
@@ -40,19 +40,21 @@ struct Rows {
   std::int64_t count() const { return end - begin; }
 };
 
-/// Which rows of which parameters; ranges sorted, disjoint, and joined where they touch. Identity is the name.
+/// Which rows of which parameters; ranges sorted, disjoint, and joined where they touch. Identity is the
+/// name.
 using RowSet = std::map<std::string, std::vector<Rows>>;
 void add_rows(RowSet& set, const std::string& param, Rows rows);
 std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs);
 /// "name[begin:end]", or the bare name for the whole parameter: the key of a piece in files and messages.
 std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows);
 
-/// Parameters that a family declares to be cuttable together: unit u owns rows [offset + u*rows_per_unit, + rows_per_unit) of
-/// each member. Hidden unit u of an MLP: row u of up and gate, entry u of their bias, row u of down (stored [hidden, width]).
+/// Parameters that a family declares to be cuttable together: unit u owns rows [offset + u*rows_per_unit, +
+/// rows_per_unit) of each member. Hidden unit u of an MLP: row u of up and gate, entry u of their bias, row u
+/// of down (stored [hidden, width]).
 struct CutGroup {
-  std::string name;   ///< "blocks.3.mlp"
-  std::string kind;   ///< which cut settings select it: "mlp", "heads"
-  std::string unit;   ///< what is counted: "units", "groups"
+  std::string name;  ///< "blocks.3.mlp"
+  std::string kind;  ///< which cut settings select it: "mlp", "heads"
+  std::string unit;  ///< what is counted: "units", "groups"
   std::int64_t units = 0;
   struct Member {
     std::string param;
@@ -76,11 +78,13 @@ struct Plan {
   RowSet owned_by(std::int32_t slot) const;
 };
 
-/// Floating-point operations and sizes of a model per token, from which `plan` predicts (reference section 4.2).
+/// Floating-point operations and sizes of a model per token, from which `plan` predicts (reference
+/// section 4.2).
 struct CostModel {
-  double matmul_params = 0;          ///< P_m: parameters that take part in a matrix product per token (with the output head)
-  double attention_width = 0;        ///< sum over layers of query width, for the attention terms
-  std::int64_t context = 0;          ///< T: tokens per sequence
+  double matmul_params =
+      0;  ///< P_m: parameters that take part in a matrix product per token (with the output head)
+  double attention_width = 0;  ///< sum over layers of query width, for the attention terms
+  std::int64_t context = 0;    ///< T: tokens per sequence
 };
 
 }  // namespace tessera

@@ -16,7 +16,9 @@ std::uint64_t KeyedRandom::below(std::uint64_t bound) {
   return draw % bound;
 }
 
-double KeyedRandom::uniform() { return static_cast<double>((*this)() >> 11) * 0x1.0p-53; }
+double KeyedRandom::uniform() {
+  return static_cast<double>((*this)() >> 11) * 0x1.0p-53;
+}
 
 double KeyedRandom::normal() {
   const double radius = std::sqrt(-2.0 * std::log(1.0 - uniform()));

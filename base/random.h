@@ -1,5 +1,5 @@
-// Keyed randomness without state: every draw is a function of (seed, slot, step, purpose), so nothing has to be saved and a
-// re-run of lost work draws the same numbers (reliability reference, section 5).
+// Keyed randomness without state: every draw is a function of (seed, slot, step, purpose), so nothing has to
+// be saved and a re-run of lost work draws the same numbers (reliability reference, section 5).
 #pragma once
 #include <cstdint>
 #include <initializer_list>
@@ -22,7 +22,8 @@ constexpr std::uint64_t key_of(std::initializer_list<std::uint64_t> parts) {
 }
 
 /// A small counter-based generator (SplitMix64) for simulation, tests and initial values. Satisfies
-/// UniformRandomBitGenerator, but prefer its own members: the standard distributions differ between libraries.
+/// UniformRandomBitGenerator, but prefer its own members: the standard distributions differ between
+/// libraries.
 class KeyedRandom {
  public:
   using result_type = std::uint64_t;
@@ -39,8 +40,8 @@ class KeyedRandom {
   std::uint64_t state_;
 };
 
-/// A keyed permutation of [0, size): a four-round Feistel network with cycle walking. O(1) memory, so a data order
-/// needs no shuffle buffer and position i can be asked for in any order.
+/// A keyed permutation of [0, size): a four-round Feistel network with cycle walking. O(1) memory, so a data
+/// order needs no shuffle buffer and position i can be asked for in any order.
 class KeyedPermutation {
  public:
   KeyedPermutation(std::uint64_t key, std::uint64_t size);

@@ -1,4 +1,5 @@
-// Registries of plug-ins: one file adds one thing and registers itself under the file's stem with TESSERA_REGISTER.
+// Registries of plug-ins: one file adds one thing and registers itself under the file's stem with
+// TESSERA_REGISTER.
 //
 // A product class P (a model family, an inner optimizer, a codec...) declares
 //   using Context = ...;                                     what every factory is given besides the settings
@@ -43,7 +44,8 @@ class Registry final : public SettingsCatalog {
   }
 
   void add(const std::string& name, Entry entry) {
-    TESSERA_CHECK(entries_.emplace(name, std::move(entry)).second, ": two plug-ins of kind ", Product::kind, " named ", name);
+    TESSERA_CHECK(entries_.emplace(name, std::move(entry)).second, ": two plug-ins of kind ", Product::kind,
+                  " named ", name);
   }
   std::string kind() const override { return Product::kind; }
   std::vector<std::string> names() const override {
@@ -53,8 +55,11 @@ class Registry final : public SettingsCatalog {
   }
   bool has(const std::string& name) const { return entries_.count(name) > 0; }
   std::string help(const std::string& name) const override { return entry(name).help; }
-  std::unique_ptr<Settings> make_settings(const std::string& name) const override { return entry(name).make_settings(); }
-  std::unique_ptr<Product> make(const std::string& name, const Settings& settings, const Context& context) const {
+  std::unique_ptr<Settings> make_settings(const std::string& name) const override {
+    return entry(name).make_settings();
+  }
+  std::unique_ptr<Product> make(const std::string& name, const Settings& settings,
+                                const Context& context) const {
     return entry(name).make(settings, context);
   }
   /// The plug-in with its default settings.
@@ -85,15 +90,18 @@ constexpr std::string_view stem_of(std::string_view path) {
 }
 template <class Product>
 struct Registrar {
-  Registrar(const char* name, typename Registry<Product>::Entry entry) { Registry<Product>::builtin().add(name, std::move(entry)); }
+  Registrar(const char* name, typename Registry<Product>::Entry entry) {
+    Registry<Product>::builtin().add(name, std::move(entry));
+  }
 };
 }  // namespace detail
 }  // namespace tessera
 
-#define TESSERA_REGISTER(Product, name, Class, SettingsClass, help_text)                                            \
-  static_assert(::tessera::detail::stem_of(__FILE__) == #name, "a plug-in is named like its file");                \
-  static const ::tessera::detail::Registrar<Product> tessera_registrar_##name(                                     \
-      #name, {help_text, [] { return std::make_unique<SettingsClass>(); },                                         \
-              [](const ::tessera::Settings& settings, const Product::Context& context) -> std::unique_ptr<Product> { \
-                return std::make_unique<Class>(static_cast<const SettingsClass&>(settings), context);              \
+#define TESSERA_REGISTER(Product, name, Class, SettingsClass, help_text)                              \
+  static_assert(::tessera::detail::stem_of(__FILE__) == #name, "a plug-in is named like its file");   \
+  static const ::tessera::detail::Registrar<Product> tessera_registrar_##name(                        \
+      #name, {help_text, [] { return std::make_unique<SettingsClass>(); },                            \
+              [](const ::tessera::Settings& settings,                                                 \
+                 const Product::Context& context) -> std::unique_ptr<Product> {                       \
+                return std::make_unique<Class>(static_cast<const SettingsClass&>(settings), context); \
               }})

@@ -38,7 +38,9 @@ std::int64_t HostTensor::elements() const {
   return count;
 }
 
-HostTensor HostTensor::clone() const { return {dtype, shape, Buffer::copy_of(buffer.bytes)}; }
+HostTensor HostTensor::clone() const {
+  return {dtype, shape, Buffer::copy_of(buffer.bytes)};
+}
 
 HostTensor HostTensor::rows(Rows range) const {
   TESSERA_CHECK(!shape.empty());
@@ -59,8 +61,10 @@ std::size_t total_bytes(const TensorMap& tensors) {
 bool bit_equal(const TensorMap& a, const TensorMap& b) {
   if (a.size() != b.size()) return false;
   for (auto x = a.begin(), y = b.begin(); x != a.end(); ++x, ++y) {
-    if (x->first != y->first || x->second.dtype != y->second.dtype || x->second.shape != y->second.shape) return false;
-    if (std::memcmp(x->second.bytes().data(), y->second.bytes().data(), x->second.bytes().size()) != 0) return false;
+    if (x->first != y->first || x->second.dtype != y->second.dtype || x->second.shape != y->second.shape)
+      return false;
+    if (std::memcmp(x->second.bytes().data(), y->second.bytes().data(), x->second.bytes().size()) != 0)
+      return false;
   }
   return true;
 }

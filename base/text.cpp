@@ -18,7 +18,8 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
     for (std::size_t j = 1; j <= b.size(); ++j) {
       const std::size_t cost = a[i - 1] == b[j - 1] ? 0 : 1;
       d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + cost});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   }
   return d[a.size()][b.size()];
@@ -28,7 +29,8 @@ std::string with_unit(double value, double step, const std::vector<const char*>&
   std::size_t unit = 0;
   while (std::abs(value) >= step && unit + 1 < units.size()) value /= step, ++unit;
   char text[48];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f%s%s" : "%.3g%s%s", value, *units[unit] ? " " : "", units[unit]);
+  std::snprintf(text, sizeof text, unit == 0 ? "%.0f%s%s" : "%.3g%s%s", value, *units[unit] ? " " : "",
+                units[unit]);
   return text;
 }
 
@@ -46,7 +48,8 @@ std::string nearest_name(std::string_view typed, const std::vector<std::string>&
 
 std::string join(const std::vector<std::string>& parts, std::string_view separator) {
   std::string text;
-  for (std::size_t i = 0; i < parts.size(); ++i) text += (i ? std::string(separator) : std::string()) + parts[i];
+  for (std::size_t i = 0; i < parts.size(); ++i)
+    text += (i ? std::string(separator) : std::string()) + parts[i];
   return text;
 }
 
@@ -60,8 +63,12 @@ std::vector<std::string> split(std::string_view text, char separator) {
   }
 }
 
-std::string format_bytes(double bytes) { return with_unit(bytes, 1024, {"B", "KiB", "MiB", "GiB", "TiB", "PiB"}); }
-std::string format_count(double count) { return with_unit(count, 1000, {"", "k", "M", "G", "T", "P", "E"}); }
+std::string format_bytes(double bytes) {
+  return with_unit(bytes, 1024, {"B", "KiB", "MiB", "GiB", "TiB", "PiB"});
+}
+std::string format_count(double count) {
+  return with_unit(count, 1000, {"", "k", "M", "G", "T", "P", "E"});
+}
 
 std::string format_duration(double seconds) {
   char text[64];

@@ -1,5 +1,5 @@
-// A blob: immutable bytes known by their digest (parameters, a contribution, a slot state), and the reference that control
-// messages carry in their place.
+// A blob: immutable bytes known by their digest (parameters, a contribution, a slot state), and the reference
+// that control messages carry in their place.
 #pragma once
 #include <string>
 
@@ -20,7 +20,8 @@ struct Blob {
 struct BlobRef {
   Digest digest;
   std::uint64_t size = 0;
-  std::string path;  ///< shared-memory file that a receiver on the same host may map instead of fetching; may be empty
+  std::string path;  ///< shared-memory file that a receiver on the same host may map instead of fetching; may
+                     ///< be empty
   auto operator<=>(const BlobRef&) const = default;
 };
 

@@ -13,30 +13,45 @@ struct Hasher::State {
   ~State() { XXH3_freeState(xxh); }
 };
 
-Hasher::Hasher() : state_(std::make_unique<State>()) { XXH3_128bits_reset(state_->xxh); }
+Hasher::Hasher() : state_(std::make_unique<State>()) {
+  XXH3_128bits_reset(state_->xxh);
+}
 Hasher::~Hasher() = default;
 Hasher& Hasher::add(Bytes bytes) {
   XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size());
   return *this;
 }
-Hasher& Hasher::add(std::string_view text) { return add(std::as_bytes(std::span(text))); }
-Hasher& Hasher::add(std::uint64_t word) { return add(std::as_bytes(std::span(&word, 1))); }
-Hasher& Hasher::add(const Digest& digest) { return add(digest.high).add(digest.low); }
+Hasher& Hasher::add(std::string_view text) {
+  return add(std::as_bytes(std::span(text)));
+}
+Hasher& Hasher::add(std::uint64_t word) {
+  return add(std::as_bytes(std::span(&word, 1)));
+}
+Hasher& Hasher::add(const Digest& digest) {
+  return add(digest.high).add(digest.low);
+}
 Digest Hasher::digest() const {
   const XXH128_hash_t hash = XXH3_128bits_digest(state_->xxh);
   return {hash.high64, hash.low64};
 }
 
-std::uint64_t checksum64(Bytes bytes) { return XXH3_64bits(bytes.data(), bytes.size()); }
+std::uint64_t checksum64(Bytes bytes) {
+  return XXH3_64bits(bytes.data(), bytes.size());
+}
 Digest digest_of(Bytes bytes) {
   const XXH128_hash_t hash = XXH3_128bits(bytes.data(), bytes.size());
   return {hash.high64, hash.low64};
 }
-Digest digest_of(std::string_view text) { return digest_of(std::as_bytes(std::span(text))); }
+Digest digest_of(std::string_view text) {
+  return digest_of(std::as_bytes(std::span(text)));
+}
 
 Digest tensor_digest(const std::string& name, const HostTensor& tensor) {
   Hasher hasher;
-  hasher.add(name).add(std::string_view("\0", 1)).add(safetensors_name(tensor.dtype)).add(std::string_view("\0", 1));
+  hasher.add(name)
+      .add(std::string_view("\0", 1))
+      .add(safetensors_name(tensor.dtype))
+      .add(std::string_view("\0", 1));
   hasher.add(static_cast<std::uint64_t>(tensor.shape.size()));
   for (std::int64_t dimension : tensor.shape) hasher.add(static_cast<std::uint64_t>(dimension));
   return hasher.add(tensor.bytes()).digest();

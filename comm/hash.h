@@ -1,4 +1,5 @@
-// xxh3 digests of bytes and of named tensors: checksums of chunks, shards and contributions, and the state hash of a run.
+// xxh3 digests of bytes and of named tensors: checksums of chunks, shards and contributions, and the state
+// hash of a run.
 #pragma once
 #include <memory>
 #include <string_view>
@@ -19,8 +20,8 @@ class Hasher {
   ~Hasher();
   Hasher& add(Bytes bytes);
   Hasher& add(std::string_view text);
-  Hasher& add(std::uint64_t word);      ///< 8 bytes, little endian
-  Hasher& add(const Digest& digest);    ///< high then low word, little endian each
+  Hasher& add(std::uint64_t word);    ///< 8 bytes, little endian
+  Hasher& add(const Digest& digest);  ///< high then low word, little endian each
   Digest digest() const;
 
  private:
@@ -28,10 +29,11 @@ class Hasher {
   std::unique_ptr<State> state_;
 };
 
-/// Digest of one tensor: over name, 0 byte, dtype name, 0 byte, rank and dimensions as 8-byte little-endian words, bytes.
+/// Digest of one tensor: over name, 0 byte, dtype name, 0 byte, rank and dimensions as 8-byte little-endian
+/// words, bytes.
 Digest tensor_digest(const std::string& name, const HostTensor& tensor);
-/// Digest of a set of tensors: xxh3-128 over the tensors' digests in order of their names. Shards compose, since each tensor's
-/// digest stands alone.
+/// Digest of a set of tensors: xxh3-128 over the tensors' digests in order of their names. Shards compose,
+/// since each tensor's digest stands alone.
 Digest state_digest(const TensorMap& tensors);
 
 }  // namespace tessera

@@ -14,8 +14,7 @@ namespace {
 
 constexpr std::uint32_t protocol_number = 1;
 
-// ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one
-// --------------------------
+// ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one ----
 
 void put(wire::Bits128::Builder out, const Bits128& bits) {
   out.setHigh(bits.high);
@@ -127,8 +126,7 @@ RowSet get(capnp::List<wire::ParamRows>::Reader in, const char*& problem) {
   return set;
 }
 
-// ---- one message each
-// -------------------------------------------------------------------------------------------------
+// ---- one message each ----
 
 struct Writer {
   wire::Frame::Builder frame;

@@ -1,5 +1,6 @@
-// Every message between coordinator and workers, as plain structs. Control messages are small and name their payload by
-// BlobRef; tensors travel on the bulk path. Wire form: comm/messages.capnp, converted only in comm/message_codec.cpp.
+// Every message between coordinator and workers, as plain structs. Control messages are small and name their
+// payload by BlobRef; tensors travel on the bulk path. Wire form: comm/messages.capnp, converted only in
+// comm/message_codec.cpp.
 #pragma once
 #include <cstdint>
 #include <optional>
@@ -15,14 +16,15 @@ namespace tessera {
 
 /// Who speaks, for which job, under which coordinator. Stale headers change nothing and are counted.
 struct Header {
-  JobId job;                 ///< zero until a worker has been welcomed
-  Epoch epoch;               ///< the coordinator's; zero until a worker has been welcomed
-  Incarnation incarnation;   ///< of the sending process
+  JobId job;                ///< zero until a worker has been welcomed
+  Epoch epoch;              ///< the coordinator's; zero until a worker has been welcomed
+  Incarnation incarnation;  ///< of the sending process
   std::uint64_t sequence = 0;
   auto operator<=>(const Header&) const = default;
 };
 
-/// What a contribution is for: it starts from `version` of `fragment` and asks to be part of the merge that makes version+1.
+/// What a contribution is for: it starts from `version` of `fragment` and asks to be part of the merge that
+/// makes version+1.
 struct MergeKey {
   SlotId slot;
   FragmentId fragment;
@@ -31,25 +33,25 @@ struct MergeKey {
   auto operator<=>(const MergeKey&) const = default;
 };
 
-// ---- worker to coordinator ------------------------------------------------------------------------------------------
+// ---- worker to coordinator ----
 
 struct HeldSlot {
   SlotId slot;
   Attempt attempt;
   auto operator<=>(const HeldSlot&) const = default;
 };
-struct Hello {                  ///< first message of an incarnation, and again to a new epoch
-  std::string build;            ///< build id; must equal the coordinator's
+struct Hello {        ///< first message of an incarnation, and again to a new epoch
+  std::string build;  ///< build id; must equal the coordinator's
   std::string host;
   std::int64_t pid = 0;
-  std::int32_t capacity = 1;    ///< slots it is willing to hold
-  Digest recipe;                ///< of the resolved recipe it was started with; zero: send it to me
-  std::vector<HeldSlot> held;   ///< after a coordinator restart: what it still works on
+  std::int32_t capacity = 1;   ///< slots it is willing to hold
+  Digest recipe;               ///< of the resolved recipe it was started with; zero: send it to me
+  std::vector<HeldSlot> held;  ///< after a coordinator restart: what it still works on
   auto operator<=>(const Hello&) const = default;
 };
-struct Ready {                  ///< the recipe is understood, data is open
-  Digest data;                  ///< of the token files
-  std::string numerics;         ///< fingerprint: torch version, threads, CPU capability, flags
+struct Ready {           ///< the recipe is understood, data is open
+  Digest data;           ///< of the token files
+  std::string numerics;  ///< fingerprint: torch version, threads, CPU capability, flags
   auto operator<=>(const Ready&) const = default;
 };
 struct KnownVersion {
@@ -57,10 +59,10 @@ struct KnownVersion {
   Version version;
   auto operator<=>(const KnownVersion&) const = default;
 };
-/// Life, progress, and what the worker believes: the coordinator answers with whatever the worker has missed, so that a lost
-/// Grant, Revoke or Publish is repaired by the next heartbeat.
+/// Life, progress, and what the worker believes: the coordinator answers with whatever the worker has missed,
+/// so that a lost Grant, Revoke or Publish is repaired by the next heartbeat.
 struct Heartbeat {
-  std::uint64_t steps = 0;      ///< inner steps done by this incarnation: progress, not only life
+  std::uint64_t steps = 0;  ///< inner steps done by this incarnation: progress, not only life
   std::vector<HeldSlot> held;
   std::vector<KnownVersion> heads;  ///< newest version of each fragment that it has heard of
   auto operator<=>(const Heartbeat&) const = default;
@@ -68,26 +70,27 @@ struct Heartbeat {
 /// What the work of a contribution was, for metrics and the ledger of consumed data.
 struct Work {
   std::uint64_t steps = 0;
-  double units = 0;             ///< tokens, frames or samples consumed
-  double loss_sum = 0;          ///< weighted sum of the training loss
-  double loss_weight = 0;       ///< its denominator
+  double units = 0;                                ///< tokens, frames or samples consumed
+  double loss_sum = 0;                             ///< weighted sum of the training loss
+  double loss_weight = 0;                          ///< its denominator
   std::uint64_t first_sample = 0, end_sample = 0;  ///< positions in the slot's data stream, [first, end)
   double compute_seconds = 0, encode_seconds = 0, wait_seconds = 0;
-  double grad_norm = 0;         ///< mean over the steps, before clipping
+  double grad_norm = 0;  ///< mean over the steps, before clipping
   auto operator<=>(const Work&) const = default;
 };
-struct Offer {                  ///< "this is ready to be fetched"; repeated until Taken, Rejected or a newer Publish
+struct Offer {  ///< "this is ready to be fetched"; repeated until Taken, Rejected or a newer Publish
   MergeKey key;
   BlobRef contribution;
-  Digest slot_state;            ///< digest of the slot's state after the work: inner moments, cursor, step
+  Digest slot_state;  ///< digest of the slot's state after the work: inner moments, cursor, step
   std::optional<BlobRef> slot_state_blob;  ///< when the merge ends in a checkpoint
   Work work;
   auto operator<=>(const Offer&) const = default;
 };
-struct Evaluated {              ///< held-out loss of the outer parameters at a version
+struct Evaluated {  ///< held-out loss of the outer parameters at a version
   Version version;
-  double loss_sum = 0, weight = 0;      ///< nats and units
-  double bytes = 0, words = 0;          ///< of the evaluated text, for bits per byte and perplexity per word; 0 where senseless
+  double loss_sum = 0, weight = 0;  ///< nats and units
+  double bytes = 0,
+         words = 0;  ///< of the evaluated text, for bits per byte and perplexity per word; 0 where senseless
   auto operator<=>(const Evaluated&) const = default;
 };
 struct GrantFailed {
@@ -101,44 +104,45 @@ struct Leave {
   auto operator<=>(const Leave&) const = default;
 };
 
-// ---- coordinator to worker ------------------------------------------------------------------------------------------
+// ---- coordinator to worker ----
 
 struct Welcome {
-  std::string recipe;           ///< resolved, as TOML
-  std::int64_t lease_ms = 0;    ///< a worker that is not heard for so long loses its slots
+  std::string recipe;         ///< resolved, as TOML
+  std::int64_t lease_ms = 0;  ///< a worker that is not heard for so long loses its slots
   auto operator<=>(const Welcome&) const = default;
 };
 struct Refused {
   std::string reason;
-  std::int32_t code = 78;       ///< exit code the worker ends with
+  std::int32_t code = 78;  ///< exit code the worker ends with
   auto operator<=>(const Refused&) const = default;
 };
-struct FragmentHead {           ///< a committed version of a fragment, to be adopted
+struct FragmentHead {  ///< a committed version of a fragment, to be adopted
   FragmentId fragment;
   Version version;
   BlobRef parameters;
   Digest state_hash;
   auto operator<=>(const FragmentHead&) const = default;
 };
-struct Grant {                  ///< lease of a slot; idempotent
+struct Grant {  ///< lease of a slot; idempotent
   SlotId slot;
   Attempt attempt;
-  RowSet owned;                 ///< what this slot trains
+  RowSet owned;  ///< what this slot trains
   std::vector<FragmentHead> heads;
-  Digest slot_state;            ///< state the slot starts from; zero: fresh
-  std::optional<BlobRef> slot_state_blob;  ///< where the coordinator has it; else the worker looks into its slots folder
-  bool evaluate = false;        ///< evaluate the adopted parameters before training (Evaluated)
-  bool save_state = false;      ///< the next contribution brings its slot state
+  Digest slot_state;  ///< state the slot starts from; zero: fresh
+  std::optional<BlobRef>
+      slot_state_blob;      ///< where the coordinator has it; else the worker looks into its slots folder
+  bool evaluate = false;    ///< evaluate the adopted parameters before training (Evaluated)
+  bool save_state = false;  ///< the next contribution brings its slot state
   bool operator==(const Grant&) const = default;
 };
-struct Publish {                ///< a merge was committed
+struct Publish {  ///< a merge was committed
   FragmentHead head;
-  bool last = false;            ///< nothing follows: adopt, evaluate if asked, leave
+  bool last = false;  ///< nothing follows: adopt, evaluate if asked, leave
   bool evaluate = false;
   bool save_state = false;
   auto operator<=>(const Publish&) const = default;
 };
-struct Taken {                  ///< durable: the slot need not send it again
+struct Taken {  ///< durable: the slot need not send it again
   MergeKey key;
   Digest digest;
   auto operator<=>(const Taken&) const = default;
@@ -146,7 +150,7 @@ struct Taken {                  ///< durable: the slot need not send it again
 struct Rejected {
   MergeKey key;
   std::string tensor, reason;
-  bool retry = false;           ///< re-run the work from the committed state
+  bool retry = false;  ///< re-run the work from the committed state
   auto operator<=>(const Rejected&) const = default;
 };
 struct Revoke {
@@ -155,17 +159,17 @@ struct Revoke {
   auto operator<=>(const Revoke&) const = default;
 };
 struct HeartbeatAck {
-  bool say_hello = false;       ///< you are not (or no longer) known here, or Ready is missing: say Hello again
+  bool say_hello = false;  ///< you are not (or no longer) known here, or Ready is missing: say Hello again
   auto operator<=>(const HeartbeatAck&) const = default;
 };
 struct Stop {
   std::string reason;
-  std::int32_t code = 0;        ///< exit code
+  std::int32_t code = 0;  ///< exit code
   auto operator<=>(const Stop&) const = default;
 };
 
-using Message = std::variant<Hello, Ready, Heartbeat, Offer, Evaluated, GrantFailed, Leave,
-                             Welcome, Refused, Grant, Publish, Taken, Rejected, Revoke, HeartbeatAck, Stop>;
+using Message = std::variant<Hello, Ready, Heartbeat, Offer, Evaluated, GrantFailed, Leave, Welcome, Refused,
+                             Grant, Publish, Taken, Rejected, Revoke, HeartbeatAck, Stop>;
 const char* message_name(const Message& message);
 
 }  // namespace tessera

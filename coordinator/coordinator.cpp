@@ -23,7 +23,9 @@ struct Overloaded : Handlers... {
 template <class... Handlers>
 Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
-double unix_time() { return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count(); }
+double unix_time() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
 
 std::string slot_shard(SlotId slot) {
   char name[32];
@@ -33,8 +35,8 @@ std::string slot_shard(SlotId slot) {
 
 }  // namespace
 
-Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock,
-                         Metrics& metrics)
+Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint,
+                         const Clock& clock, Metrics& metrics)
     : parts_(std::move(parts)),
       store_(std::move(store)),
       endpoint_(endpoint),
@@ -43,10 +45,11 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       merger_(parts_.specs, parts_.method),
       fragments_(parts_.method->fragments()) {}
 
-Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint, const Clock& clock,
-                                                       Metrics& metrics) {
+Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint,
+                                                       const Clock& clock, Metrics& metrics) {
   TESSERA_ASSIGN(auto store, RunStore::open(parts.store));
-  std::unique_ptr<Coordinator> coordinator(new Coordinator(std::move(parts), std::move(store), endpoint, clock, metrics));
+  std::unique_ptr<Coordinator> coordinator(
+      new Coordinator(std::move(parts), std::move(store), endpoint, clock, metrics));
   TESSERA_TRY(coordinator->recover());
   return coordinator;
 }
@@ -58,11 +61,14 @@ void Coordinator::start() {
   feed(start_);
 }
 
-void Coordinator::drain(const std::string& reason) { feed(event::Drain{reason}); }
+void Coordinator::drain(const std::string& reason) {
+  feed(event::Drain{reason});
+}
 
 void Coordinator::pump(Instant wait_until) {
   const Instant until = std::min(wait_until, wake_at(state_));
-  for (auto arrival = endpoint_.receive(until); arrival && !done(); arrival = endpoint_.receive(Instant{})) take(*arrival);
+  for (auto arrival = endpoint_.receive(until); arrival && !done(); arrival = endpoint_.receive(Instant{}))
+    take(*arrival);
   if (done()) return;
   const Instant now = clock_.now();
   if (now >= next_look_) notice_dead_workers(now);
@@ -110,75 +116,82 @@ void Coordinator::fail_with(const Error& error) {
 
 Status Coordinator::perform(const Action& action) {
   return std::visit(
-      Overloaded{[this](const action::Append& a) { return store_->append(a.record); },
-                 [this](const action::Send& a) {
-                   endpoint_.send(a.to, a.message);
-                   return Status();
-                 },
-                 [this](const action::Fetch& a) {
-                   Fetching& fetching = fetching_[a.offer.key.slot];
-                   fetching = {.from = a.from, .offer = a.offer, .blobs = {}, .failure = {}, .outstanding = 1};
-                   endpoint_.fetch(a.from, a.offer.contribution);
-                   if (a.offer.slot_state_blob && a.offer.slot_state_blob->digest != a.offer.contribution.digest) {
-                     fetching.outstanding = 2;
-                     endpoint_.fetch(a.from, *a.offer.slot_state_blob);
-                   }
-                   return Status();
-                 },
-                 [this](const action::Stage& a) {
-                   auto fetched = fetched_.find(a.key);
-                   TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
-                   const Offer& offer = fetched->second.offer;
-                   const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
-                   if (offer.slot_state_blob) {
-                     slot_states_[offer.key.slot] = {offer.slot_state,
-                                                     fetched->second.blobs.at(offer.slot_state_blob->digest).buffer};
-                   }
-                   fetched_.erase(fetched);
-                   return staged;
-                 },
-                 [this](const action::Merge& a) { return perform(a); },
-                 [this](const action::Retire& a) {
-                   auto offered = offered_.find({a.fragment, a.version});
-                   if (offered != offered_.end()) {
-                     endpoint_.withdraw(offered->second);
-                     offered_.erase(offered);
-                   }
-                   return Status();
-                 },
-                 [this](const action::Row& a) {
-                   record_metrics(a.commit);
-                   if (a.evaluated) metrics_.set(metric::eval_loss, a.evaluated->loss_sum / a.evaluated->weight);
-                   return store_->write_row(row_of(a.commit, a.evaluated));
-                 },
-                 [this](const action::Checkpoint& a) { return perform(a); },
-                 [this](const action::Discard& a) -> Status {
-                   for (const StagedRecord& record : a.contributions) {
-                     if (!is_wanted(record.digest)) TESSERA_TRY(store_->discard(record.digest));
-                   }
-                   return Status();
-                 },
-                 [this](const action::Count& a) {
-                   count(a);
-                   return Status();
-                 },
-                 [](const action::Note& a) {
-                   log(a.warning ? LogLevel::warning : LogLevel::info, a.text);
-                   return Status();
-                 },
-                 [this](const action::Finish& a) {
-                   log(a.code == ExitCode::done ? LogLevel::info : LogLevel::warning, "the run ends: ", a.reason);
-                   finish_ = a;
-                   return Status();
-                 }},
+      Overloaded{
+          [this](const action::Append& a) { return store_->append(a.record); },
+          [this](const action::Send& a) {
+            endpoint_.send(a.to, a.message);
+            return Status();
+          },
+          [this](const action::Fetch& a) {
+            Fetching& fetching = fetching_[a.offer.key.slot];
+            fetching = {.from = a.from,
+                        .offer = a.offer,
+                        .blobs = {},
+                        .failure = {},
+                        .outstanding = 1,
+                        .begin = clock_.now()};
+            endpoint_.fetch(a.from, a.offer.contribution);
+            if (a.offer.slot_state_blob && a.offer.slot_state_blob->digest != a.offer.contribution.digest) {
+              fetching.outstanding = 2;
+              endpoint_.fetch(a.from, *a.offer.slot_state_blob);
+            }
+            return Status();
+          },
+          [this](const action::Stage& a) {
+            auto fetched = fetched_.find(a.key);
+            TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
+            const Offer& offer = fetched->second.offer;
+            const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
+            if (offer.slot_state_blob) {
+              slot_states_[offer.key.slot] = {offer.slot_state,
+                                              fetched->second.blobs.at(offer.slot_state_blob->digest).buffer};
+            }
+            fetched_.erase(fetched);
+            return staged;
+          },
+          [this](const action::Merge& a) { return perform(a); },
+          [this](const action::Retire& a) {
+            auto offered = offered_.find({a.fragment, a.version});
+            if (offered != offered_.end()) {
+              endpoint_.withdraw(offered->second);
+              offered_.erase(offered);
+            }
+            return Status();
+          },
+          [this](const action::Row& a) {
+            record_metrics(a.commit);
+            if (a.evaluated) metrics_.set(metric::eval_loss, a.evaluated->loss_sum / a.evaluated->weight);
+            return store_->write_row(row_of(a.commit, a.evaluated));
+          },
+          [this](const action::Checkpoint& a) { return perform(a); },
+          [this](const action::Discard& a) -> Status {
+            for (const StagedRecord& record : a.contributions) {
+              if (!is_wanted(record.digest)) TESSERA_TRY(store_->discard(record.digest));
+            }
+            return Status();
+          },
+          [this](const action::Count& a) {
+            count(a);
+            return Status();
+          },
+          [](const action::Note& a) {
+            log(a.warning ? LogLevel::warning : LogLevel::info, a.text);
+            return Status();
+          },
+          [this](const action::Finish& a) {
+            log(a.code == ExitCode::done ? LogLevel::info : LogLevel::warning, "the run ends: ", a.reason);
+            finish_ = a;
+            return Status();
+          }},
       action);
 }
 
 void Coordinator::blob_arrived(const BlobArrived& arrival) {
   std::vector<SlotId> complete;
   for (auto& [slot, fetching] : fetching_) {
-    const bool wanted = fetching.offer.contribution.digest == arrival.ref.digest ||
-                        (fetching.offer.slot_state_blob && fetching.offer.slot_state_blob->digest == arrival.ref.digest);
+    const bool wanted =
+        fetching.offer.contribution.digest == arrival.ref.digest ||
+        (fetching.offer.slot_state_blob && fetching.offer.slot_state_blob->digest == arrival.ref.digest);
     if (!wanted || fetching.blobs.count(arrival.ref.digest)) continue;
     if (arrival.blob.ok()) {
       fetching.blobs.emplace(arrival.ref.digest, *arrival.blob);
@@ -195,6 +208,7 @@ void Coordinator::finish_fetch(SlotId slot) {
   auto node = fetching_.extract(slot);
   Fetching& fetching = node.mapped();
   const MergeKey key = fetching.offer.key;
+  phases_[{key.version.value + 1}].wire += seconds(clock_.now() - fetching.begin);
   event::Fetched fetched{.key = key, .digest = fetching.offer.contribution.digest, .outcome = Outcome::good};
   if (!fetching.failure.empty()) {
     fetched.outcome = Outcome::unreachable;
@@ -202,8 +216,10 @@ void Coordinator::finish_fetch(SlotId slot) {
     return feed(fetched);
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
-  const auto contribution = decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned[slot.value], contribution->tensors)
+  const auto contribution =
+      decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
+  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned[slot.value],
+                                                      contribution->tensors)
                                    : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;
@@ -221,7 +237,8 @@ Status Coordinator::perform(const action::Merge& merge) {
   std::vector<MergeInput> inputs;
   for (const StagedRecord& record : sealed.contributions) {
     TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
-    TESSERA_ASSIGN(SafetensorsFile file, decode_safetensors(bytes, "staged contribution " + record.digest.hex()));
+    TESSERA_ASSIGN(SafetensorsFile file,
+                   decode_safetensors(bytes, "staged contribution " + record.digest.hex()));
     inputs.push_back({record.key.slot, std::move(file.tensors)});
   }
   const Version version{sealed.version.value + 1};
@@ -231,7 +248,8 @@ Status Coordinator::perform(const action::Merge& merge) {
   TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
   const FragmentHead head = offer_head(sealed.fragment, version, {});
   const auto saved_at = std::chrono::steady_clock::now();
-  commit_seconds_[version] = seconds(saved_at - merged_at);
+  phases_[version].commit = seconds(saved_at - merged_at);
+  while (phases_.size() > 8) phases_.erase(phases_.begin());  // rows of older ones are written
   feed(event::Merged{.fragment = sealed.fragment,
                      .version = version,
                      .state = state_digest(tensors),
@@ -278,7 +296,8 @@ FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   const auto begin = std::chrono::steady_clock::now();
   RollbackRecord position;
-  for (const FragmentLedger& fragment : state_.ledger.fragments) position.fragments.push_back({fragment.version, fragment.chain});
+  for (const FragmentLedger& fragment : state_.ledger.fragments)
+    position.fragments.push_back({fragment.version, fragment.chain});
   Shards shards;
   shards.emplace("parameters", theta_);
   shards.emplace("outer", outer_);
@@ -309,9 +328,12 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
 
 void Coordinator::count(const action::Count& count) {
   switch (count.what) {
-    case action::Count::What::stale: return metrics_.add(metric::stale_messages, 1, count.label);
-    case action::Count::What::rejected: return metrics_.add(metric::rejected_contributions, 1, count.label);
-    case action::Count::What::recovery: return metrics_.add(metric::recoveries, 1, count.label);
+    case action::Count::What::stale:
+      return metrics_.add(metric::stale_messages, 1, count.label);
+    case action::Count::What::rejected:
+      return metrics_.add(metric::rejected_contributions, 1, count.label);
+    case action::Count::What::recovery:
+      return metrics_.add(metric::recoveries, 1, count.label);
   }
 }
 
@@ -326,7 +348,8 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   metrics_.observe(metric::phase_seconds, work.compute_seconds / contributions, "compute");
   metrics_.observe(metric::phase_seconds, work.encode_seconds / contributions, "encode");
   metrics_.observe(metric::phase_seconds, commit.totals.merge_seconds, "merge");
-  if (work.steps > 0) metrics_.observe(metric::step_seconds, work.compute_seconds / static_cast<double>(work.steps));
+  if (work.steps > 0)
+    metrics_.observe(metric::step_seconds, work.compute_seconds / static_cast<double>(work.steps));
   metrics_.set(metric::last_commit, unix_time());
 }
 
@@ -354,8 +377,10 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   if (totals.work.loss_weight > 0) row["loss"] = totals.work.loss_sum / totals.work.loss_weight;
   if (evaluated) {
     row["eval_loss"] = evaluated->loss_sum / evaluated->weight;
-    row["eval"] = {{"loss_sum", evaluated->loss_sum}, {parts_.unit, evaluated->weight},
-                   {"bytes", evaluated->bytes},       {"words", evaluated->words}};
+    row["eval"] = {{"loss_sum", evaluated->loss_sum},
+                   {parts_.unit, evaluated->weight},
+                   {"bytes", evaluated->bytes},
+                   {"words", evaluated->words}};
   }
   row["bytes_up"] = totals.bytes_up;
   row["bytes_down"] = totals.bytes_down;
@@ -366,8 +391,9 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
                                    {"compute", totals.work.compute_seconds / contributions},
                                    {"encode", totals.work.encode_seconds / contributions},
                                    {"merge", totals.merge_seconds}};
-  if (auto commit_seconds = commit_seconds_.find(commit.version); commit_seconds != commit_seconds_.end()) {
-    phases["commit"] = commit_seconds->second;
+  if (auto known = phases_.find(commit.version); known != phases_.end()) {
+    phases["wire"] = known->second.wire / contributions;
+    phases["commit"] = known->second.commit;
   }
   row["seconds"] = phases;
   row["state_hash"] = commit.chain.hex();

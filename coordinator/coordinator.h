@@ -1,5 +1,5 @@
-// The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint and a run directory. One
-// thread. The loop is in pump(); a process calls it until done().
+// The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint
+// and a run directory. One thread. The loop is in pump(); a process calls it until done().
 #pragma once
 #include <map>
 #include <memory>
@@ -18,24 +18,26 @@
 namespace tessera {
 
 struct CoordinatorParts {
-  CoordinatorSettings settings;       ///< job zero: that of the log, or a fresh one
+  CoordinatorSettings settings;  ///< job zero: that of the log, or a fresh one
   RunStoreSettings store;
   std::vector<ParamSpec> specs;
   std::shared_ptr<const OuterMethod> method;
-  TensorMap initial;                  ///< parameters before training, F32 by name
-  std::string slots_folder;           ///< RUN/slots where workers share it; empty: slot states lie with the workers
-  std::string host;                   ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
+  TensorMap initial;         ///< parameters before training, F32 by name
+  std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
+  std::string host;  ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
   std::string unit = "units";
 };
 
 class Coordinator {
  public:
-  /// Opens the run directory and recovers what is in it: a sealed merge is redone, a run whose slot states are lost goes back to its
-  /// newest checkpoint. Errors: another coordinator holds the directory, damage, a log of another model.
-  static Result<std::unique_ptr<Coordinator>> open(CoordinatorParts parts, Endpoint& endpoint, const Clock& clock,
-                                                   Metrics& metrics);
+  /// Opens the run directory and recovers what is in it: a sealed merge is redone, a run whose slot states
+  /// are lost goes back to its newest checkpoint. Errors: another coordinator holds the directory, damage, a
+  /// log of another model.
+  static Result<std::unique_ptr<Coordinator>> open(CoordinatorParts parts, Endpoint& endpoint,
+                                                   const Clock& clock, Metrics& metrics);
   void start();
-  /// Handles all that has arrived, waiting for the first arrival until `wait_until` or the next deadline at most.
+  /// Handles all that has arrived, waiting for the first arrival until `wait_until` or the next deadline at
+  /// most.
   void pump(Instant wait_until);
   /// Starts nothing new, checkpoints, ends with ExitCode::resumable.
   void drain(const std::string& reason);
@@ -45,7 +47,8 @@ class Coordinator {
   const State& state() const { return state_; }
 
  private:
-  Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock, Metrics& metrics);
+  Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock,
+              Metrics& metrics);
 
   // Recovery (recover.cpp).
   Status recover();
@@ -73,7 +76,8 @@ class Coordinator {
   /// Parameters and outer state of a fragment, by the names that its state digest is made over.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
-  /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers share it.
+  /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
+  /// share it.
   Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;
   bool is_wanted(const Digest& staged) const;
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
@@ -88,18 +92,24 @@ class Coordinator {
   std::vector<std::vector<std::string>> fragments_;  ///< parameter names, per fragment
   State state_;
   event::Start start_;
-  TensorMap theta_, outer_;                    ///< committed parameters and outer state, by name
+  TensorMap theta_, outer_;  ///< committed parameters and outer state, by name
   struct Fetching {
     PeerId from;
     Offer offer;
-    std::map<Digest, Blob> blobs;              ///< arrived so far
+    std::map<Digest, Blob> blobs;  ///< arrived so far
     std::string failure;
     std::size_t outstanding = 0;
+    Instant begin{};
   };
   std::map<SlotId, Fetching> fetching_;
-  std::map<MergeKey, Fetching> fetched_;       ///< valid, to be staged
-  std::map<SlotId, std::pair<Digest, Buffer>> slot_states_;  ///< for the next checkpoint: digest and encoded state
-  std::map<Version, double> commit_seconds_;   ///< snapshot and log, of merges of this process
+  std::map<MergeKey, Fetching> fetched_;  ///< valid, to be staged
+  std::map<SlotId, std::pair<Digest, Buffer>>
+      slot_states_;  ///< for the next checkpoint: digest and encoded state
+  struct PhaseSeconds {
+    double wire = 0;    ///< of all contributions, from asking for one to having it
+    double commit = 0;  ///< snapshot and offer
+  };
+  std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
   std::map<std::pair<FragmentId, Version>, Digest> offered_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};

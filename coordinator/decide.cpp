@@ -39,8 +39,7 @@ Decision decide(State& state, const Event& event, Instant now) {
   return decision;
 }
 
-// ---- events
-// ---------------------------------------------------------------------------------------------------------
+// ---- events ----
 
 void Step::start(const event::Start& event) {
   TESSERA_CHECK(!s_.started, ": a coordinator starts once");
@@ -190,8 +189,7 @@ void Step::drain(const event::Drain& event) {
   stop(ExitCode::resumable, event.reason);
 }
 
-// ---- endings
-// --------------------------------------------------------------------------------------------------------
+// ---- endings ----
 
 void Step::finish_if_done() {
   if (s_.ending || s_.finished) return;
@@ -254,8 +252,7 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment) {
   return *fragment.quorum_at + std::max(state.settings.grace(), (*fragment.quorum_at - fragment.opened) / 2);
 }
 
-// ---- helpers
-// --------------------------------------------------------------------------------------------------------
+// ---- helpers ----
 
 void Step::append(const Record& record) {
   s_.ledger.apply(record);

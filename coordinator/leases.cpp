@@ -131,8 +131,7 @@ void Step::on(const From& from, const Leave& leave) {
   assign("its holder left");
 }
 
-// ---- leases
-// ---------------------------------------------------------------------------------------------------------
+// ---- leases ----
 
 /// By a living worker, or by one that a predecessor knew and that still has time to introduce itself.
 bool Step::is_held(SlotId id) const {

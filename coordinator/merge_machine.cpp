@@ -32,8 +32,7 @@ MergeTotals totals_of(const SealedRecord& sealed, const event::Merged& merged, d
 
 }  // namespace
 
-// ---- offers
-// ---------------------------------------------------------------------------------------------------------
+// ---- offers ----
 
 void Step::on(const From& from, const Offer& offer) {
   if (!is_offer_of_holder(from, offer)) return;
@@ -46,10 +45,11 @@ void Step::on(const From& from, const Offer& offer) {
     return;  // the repetition of one that is on its way
   }
   const std::vector<StagedEntry>& staged = s_.ledger.fragment(offer.key.fragment).staged;
-  const bool waits = s_.settings.rules.deduplicate && std::any_of(staged.begin(), staged.end(), [&](const StagedEntry& e) {
-                       return e.record.key.slot == offer.key.slot;
-                     });
-  if (waits) return because("the slot's previous contribution is not merged yet");  // the worker repeats its offer
+  const bool waits = s_.settings.rules.deduplicate &&
+                     std::any_of(staged.begin(), staged.end(),
+                                 [&](const StagedEntry& e) { return e.record.key.slot == offer.key.slot; });
+  if (waits)
+    return because("the slot's previous contribution is not merged yet");  // the worker repeats its offer
   s_.pending[offer.key.slot] = {offer, from.peer};
   because(detail::describe("fetching slot ", offer.key.slot, "'s contribution to version ",
                            offer.key.version.value + 1));
@@ -178,8 +178,7 @@ void Step::stage(const State::Pending& pending) {
   try_close(offer.key.fragment);
 }
 
-// ---- closing a merge
-// ------------------------------------------------------------------------------------------------
+// ---- closing a merge ----
 
 /// The contributions that close the merge now; none: it stays open.
 std::vector<StagedRecord> Step::chosen(FragmentId fragment) const {
@@ -234,7 +233,8 @@ void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
       if (in) continue;
       sealed.left_out.push_back(SlotId{k});
       auto pending = s_.pending.find(SlotId{k});
-      if (pending != s_.pending.end() && pending->second.offer.key.fragment == fragment) s_.pending.erase(pending);
+      if (pending != s_.pending.end() && pending->second.offer.key.fragment == fragment)
+        s_.pending.erase(pending);
     }
   }
   because(detail::describe("version ", sealed.version.value + 1, " sealed with ", sealed.contributions.size(),
@@ -288,8 +288,7 @@ void Step::merged(const event::Merged& event) {
   finish_if_done();
 }
 
-// ---- publishing and evaluating
-// --------------------------------------------------------------------------------------
+// ---- publishing and evaluating ----
 
 void Step::publish(FragmentId fragment) {
   std::set<Incarnation> told;

@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-// How a member becomes JSON: ids as numbers, digests as hex, structs as objects of their members. Each struct lists its members
-// once, for both directions.
+// How a member becomes JSON: ids as numbers, digests as hex, structs as objects of their members. Each struct
+// lists its members once, for both directions.
 namespace tessera {
 
 template <class Tag, class Rep>
@@ -14,7 +14,9 @@ template <class Tag, class Rep>
 void from_json(const nlohmann::json& json, Id<Tag, Rep>& id) {
   json.get_to(id.value);
 }
-void to_json(nlohmann::json& json, const Bits128& bits) { json = bits.hex(); }
+void to_json(nlohmann::json& json, const Bits128& bits) {
+  json = bits.hex();
+}
 void from_json(const nlohmann::json& json, Bits128& bits) {
   const auto parsed = Bits128::from_hex(json.get<std::string>());
   if (!parsed) throw std::invalid_argument("'" + json.get<std::string>() + "' is no digest");
@@ -22,11 +24,12 @@ void from_json(const nlohmann::json& json, Bits128& bits) {
 }
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeKey, slot, fragment, version, attempt)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Work, steps, units, loss_sum, loss_weight, first_sample, end_sample, compute_seconds,
-                                   encode_seconds, wait_seconds, grad_norm)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Work, steps, units, loss_sum, loss_weight, first_sample, end_sample,
+                                   compute_seconds, encode_seconds, wait_seconds, grad_norm)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Ready, data, numerics)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluated, version, loss_sum, weight, bytes, words)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeTotals, work, contributions, bytes_up, bytes_down, round_seconds, merge_seconds, uncovered)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeTotals, work, contributions, bytes_up, bytes_down, round_seconds,
+                                   merge_seconds, uncovered)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OpenRecord, epoch, job, slots, fragments)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FactsRecord, facts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LeaseRecord, slot, attempt, holder, reason)
@@ -42,7 +45,7 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord, fragments, slot_states, reaso
 
 namespace {
 
-constexpr const char* names[] = {"open",     "facts", "lease",  "staged", "lost",      "rejected",
+constexpr const char* names[] = {"open",  "facts",  "lease",  "staged",    "lost",    "rejected",
                                  "fresh", "sealed", "commit", "evaluated", "rollback"};
 static_assert(std::size(names) == std::variant_size_v<Record>);
 
@@ -58,8 +61,12 @@ Record read(std::uint32_t type, const nlohmann::json& json) {
 
 }  // namespace
 
-std::uint32_t record_type(const Record& record) { return static_cast<std::uint32_t>(record.index()); }
-const char* record_name(const Record& record) { return names[record.index()]; }
+std::uint32_t record_type(const Record& record) {
+  return static_cast<std::uint32_t>(record.index());
+}
+const char* record_name(const Record& record) {
+  return names[record.index()];
+}
 
 std::string encode_record(const Record& record) {
   return std::visit([](const auto& value) { return nlohmann::json(value).dump(); }, record);

@@ -1,4 +1,5 @@
-// Log records as JSON text: what a person can read in the log with any tool, and what a restarted coordinator reads back.
+// Log records as JSON text: what a person can read in the log with any tool, and what a restarted coordinator
+// reads back.
 #pragma once
 #include <string>
 #include <string_view>

@@ -42,8 +42,8 @@ struct StagedRecord {
   Work work;
   auto operator<=>(const StagedRecord&) const = default;
 };
-/// A staged contribution is gone or damaged: it and what the slot staged after it will be made again, by the slot's next attempt,
-/// which begins with this record.
+/// A staged contribution is gone or damaged: it and what the slot staged after it will be made again, by the
+/// slot's next attempt, which begins with this record.
 struct LostRecord {
   MergeKey key;
   std::string reason;
@@ -95,8 +95,8 @@ struct EvaluatedRecord {
   auto operator<=>(const EvaluatedRecord&) const = default;
 };
 
-/// The run goes back to a checkpoint, because a slot's state of a later version is nowhere to be found. What came after it will be
-/// made again, bit for bit.
+/// The run goes back to a checkpoint, because a slot's state of a later version is nowhere to be found. What
+/// came after it will be made again, bit for bit.
 struct RollbackRecord {
   struct Point {
     Version version;

@@ -54,8 +54,9 @@ std::vector<Digest> Coordinator::initial_chains() const {
 Status Coordinator::check_same_run(const OpenRecord& record) const {
   const auto fragments = static_cast<std::int32_t>(fragments_.size());
   if (record.slots == parts_.settings.slots() && record.fragments == fragments) return {};
-  return fail(ExitCode::refused_recipe, "the log in ", (parts_.store.run / "log").string(), " is of a run with ", record.slots,
-              " slots and ", record.fragments, " fragments; this recipe has ", parts_.settings.slots(), " and ", fragments);
+  return fail(ExitCode::refused_recipe, "the log in ", (parts_.store.run / "log").string(),
+              " is of a run with ", record.slots, " slots and ", record.fragments,
+              " fragments; this recipe has ", parts_.settings.slots(), " and ", fragments);
 }
 
 Status Coordinator::recover() {
@@ -95,7 +96,8 @@ Status Coordinator::recover() {
   return {};
 }
 
-/// Puts the committed version of each fragment into theta_ and outer_; goes back to a checkpoint when one cannot be read.
+/// Puts the committed version of each fragment into theta_ and outer_; goes back to a checkpoint when one
+/// cannot be read.
 Status Coordinator::load_committed(Ledger& ledger) {
   for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
     const FragmentId fragment{static_cast<std::int32_t>(f)};
@@ -105,7 +107,8 @@ Status Coordinator::load_committed(Ledger& ledger) {
       if (!saved.ok()) return roll_back(ledger, saved.error().message);
       const CommitRecord* commit = commit_of(store_->records(), fragment, version);
       if (!commit || state_digest(*saved) != commit->state) {
-        return roll_back(ledger, detail::describe("the saved state of version ", version, " does not have the committed hash"));
+        return roll_back(ledger, detail::describe("the saved state of version ", version,
+                                                  " does not have the committed hash"));
       }
       for (const auto& [name, tensor] : *saved) {
         const auto known = theta_.find(name) != theta_.end() ? theta_.find(name) : outer_.find(name);
@@ -127,7 +130,8 @@ Status Coordinator::ensure_slot_states(Ledger& ledger) {
   if (parts_.slots_folder.empty()) return {};
   for (std::int32_t k = 0; k < parts_.settings.slots(); ++k) {
     const Digest& state = ledger.slots[k].state;
-    if (state.is_zero() || std::filesystem::exists(slot_state_file(parts_.slots_folder, {k}, state))) continue;
+    if (state.is_zero() || std::filesystem::exists(slot_state_file(parts_.slots_folder, {k}, state)))
+      continue;
     return roll_back(ledger, detail::describe("the state of slot ", k, " is not in ", parts_.slots_folder));
   }
   return {};
@@ -154,7 +158,8 @@ Status Coordinator::roll_back(Ledger& ledger, const std::string& reason) {
     record.slot_states.resize(parts_.settings.slots());
   }
   for (auto* tensors : {&theta_, &outer_}) {
-    for (auto& [name, tensor] : *tensors) tensor = tensor.clone();  // merges write in place; a checkpoint's bytes are shared
+    for (auto& [name, tensor] : *tensors)
+      tensor = tensor.clone();  // merges write in place; a checkpoint's bytes are shared
   }
   for (std::int32_t k = 0; k < parts_.settings.slots(); ++k) {
     if (record.slot_states[k].is_zero() || parts_.slots_folder.empty()) continue;
@@ -176,8 +181,8 @@ Status Coordinator::roll_back(Ledger& ledger, const std::string& reason) {
   return {};
 }
 
-/// metrics.jsonl gets exactly one line per committed version that is not waiting for its evaluation: lines that a crash cut are
-/// made again from the log, lines of versions that were rolled back go.
+/// metrics.jsonl gets exactly one line per committed version that is not waiting for its evaluation: lines
+/// that a crash cut are made again from the log, lines of versions that were rolled back go.
 Status Coordinator::reconcile_rows(const Ledger& ledger) {
   std::map<std::pair<Version, FragmentId>, const CommitRecord*> commits;
   std::map<Version, Evaluated> evaluations;
@@ -202,8 +207,9 @@ Status Coordinator::reconcile_rows(const Ledger& ledger) {
     const auto kept = by_hash.find(commit->chain.hex());
     const auto evaluated = evaluations.find(commit->version);
     const bool with_evaluation = commit->evaluate && evaluated != evaluations.end();
-    lines.push_back(kept != by_hash.end() ? kept->second
-                                          : row_of(*commit, with_evaluation ? std::optional(evaluated->second) : std::nullopt));
+    lines.push_back(kept != by_hash.end()
+                        ? kept->second
+                        : row_of(*commit, with_evaluation ? std::optional(evaluated->second) : std::nullopt));
   }
   // Also when nothing changes: what a crash left of a line must not begin the next one.
   return store_->replace_rows(lines);

@@ -33,18 +33,21 @@ RunStore::RunStore(RunStoreSettings settings, DirectoryLock lock, Epoch epoch, O
     : settings_(std::move(settings)), lock_(std::move(lock)), epoch_(epoch), log_(std::move(log.log)) {}
 
 void RunStore::set_job(const JobId& job) {
-  checkpoints_ = std::make_unique<CheckpointStore>(settings_.run / "checkpoints", CheckpointIdentity{job, settings_.model});
+  checkpoints_ = std::make_unique<CheckpointStore>(settings_.run / "checkpoints",
+                                                   CheckpointIdentity{job, settings_.model});
 }
 
 Status RunStore::append(const Record& record) {
   TESSERA_TRY(require_newest_epoch(settings_.run, epoch_));
-  const Result<std::uint64_t> lsn = log_.append(record_type(record), encode_record(record), settings_.durability);
+  const Result<std::uint64_t> lsn =
+      log_.append(record_type(record), encode_record(record), settings_.durability);
   return lsn.ok() ? Status() : Status(lsn.error());
 }
 
 Path RunStore::state_file(FragmentId fragment, Version version) const {
   char name[64];
-  std::snprintf(name, sizeof name, "state-%d-%08lld.safetensors", fragment.value, static_cast<long long>(version.value));
+  std::snprintf(name, sizeof name, "state-%d-%08lld.safetensors", fragment.value,
+                static_cast<long long>(version.value));
   return settings_.run / "log" / name;
 }
 
@@ -73,18 +76,22 @@ Status RunStore::stage(const Digest& digest, Bytes contribution) {
 Result<Buffer> RunStore::staged(const Digest& digest) const {
   TESSERA_ASSIGN(Buffer bytes, read_file(staged_file(digest)));
   if (digest_of(Bytes(bytes.bytes)) != digest) {
-    return fail(ExitCode::storage, staged_file(digest).string(), " is damaged: it does not have the digest in its name");
+    return fail(ExitCode::storage, staged_file(digest).string(),
+                " is damaged: it does not have the digest in its name");
   }
   return bytes;
 }
 
-Status RunStore::discard(const Digest& digest) { return remove_tree(staged_file(digest)); }
+Status RunStore::discard(const Digest& digest) {
+  return remove_tree(staged_file(digest));
+}
 
 Status RunStore::discard_all_but(const std::vector<Digest>& wanted) {
   TESSERA_ASSIGN(const auto entries, list_folder(settings_.run / "log" / "staged"));
   for (const FolderEntry& entry : entries) {
     const auto digest = Bits128::from_hex(entry.name.substr(0, entry.name.find('.')));
-    if (digest && std::find(wanted.begin(), wanted.end(), *digest) == wanted.end()) TESSERA_TRY(discard(*digest));
+    if (digest && std::find(wanted.begin(), wanted.end(), *digest) == wanted.end())
+      TESSERA_TRY(discard(*digest));
   }
   return {};
 }
@@ -99,7 +106,8 @@ bool RunStore::has_checkpoint(Version version) const {
   return versions.ok() && std::find(versions->begin(), versions->end(), version) != versions->end();
 }
 
-std::optional<Checkpoint> RunStore::newest_checkpoint(Version at_most, std::vector<std::string>& skipped) const {
+std::optional<Checkpoint> RunStore::newest_checkpoint(Version at_most,
+                                                      std::vector<std::string>& skipped) const {
   const auto versions = checkpoints_->versions();
   if (!versions.ok()) return std::nullopt;
   for (auto version = versions->rbegin(); version != versions->rend(); ++version) {
@@ -121,7 +129,8 @@ Result<std::vector<std::string>> RunStore::rows() const {
   const Path path = settings_.run / "metrics.jsonl";
   if (!std::filesystem::exists(path)) return std::vector<std::string>{};
   TESSERA_ASSIGN(const Buffer bytes, read_file(path));
-  std::vector<std::string> lines = split({reinterpret_cast<const char*>(bytes.bytes.data()), bytes.bytes.size()}, '\n');
+  std::vector<std::string> lines =
+      split({reinterpret_cast<const char*>(bytes.bytes.data()), bytes.bytes.size()}, '\n');
   lines.pop_back();  // what follows the last line end: nothing, or a line that a crash cut
   return lines;
 }

@@ -1,10 +1,11 @@
-// The coordinator's disk: merge log, committed states, staged contributions, checkpoints and metrics.jsonl of a run directory.
-// Bytes only; what they mean is decided elsewhere (decide.h).
+// The coordinator's disk: merge log, committed states, staged contributions, checkpoints and metrics.jsonl of
+// a run directory. Bytes only; what they mean is decided elsewhere (decide.h).
 //
 //   log/*.log                    the merge log                     log/epoch-N        coordinators so far
 //   log/state-F-V.safetensors    parameters and outer state of fragment F at version V, the two newest
-//   log/staged/DIGEST.safetensors  contributions (and slot states for the next checkpoint) that are acknowledged
-//   checkpoints/NNNNNNNN/        parameters, outer, slot-KK; the manifest holds the ledger's position
+//   log/staged/DIGEST.safetensors  contributions (and slot states for the next checkpoint) that are
+//   acknowledged checkpoints/NNNNNNNN/        parameters, outer, slot-KK; the manifest holds the ledger's
+//   position
 #pragma once
 #include <map>
 #include <memory>
@@ -20,15 +21,16 @@
 namespace tessera {
 
 struct RunStoreSettings {
-  Path run;                    ///< the run directory
+  Path run;  ///< the run directory
   Durability durability = Durability::process;
-  std::size_t keep = 3;        ///< checkpoints
-  Digest model;                ///< digest of the parameter specs: checkpoints of other models are refused
+  std::size_t keep = 3;  ///< checkpoints
+  Digest model;          ///< digest of the parameter specs: checkpoints of other models are refused
 };
 
 class RunStore {
  public:
-  /// Takes the run directory's lock, claims the next epoch, reads the log. Errors: another coordinator (fenced), damage.
+  /// Takes the run directory's lock, claims the next epoch, reads the log. Errors: another coordinator
+  /// (fenced), damage.
   static Result<std::unique_ptr<RunStore>> open(const RunStoreSettings& settings);
 
   Epoch epoch() const { return epoch_; }
@@ -51,7 +53,8 @@ class RunStore {
 
   Status write_checkpoint(Version version, const Shards& shards, const std::string& position);
   bool has_checkpoint(Version version) const;
-  /// The newest complete checkpoint at or below a version; `skipped` says which newer ones were no good and why.
+  /// The newest complete checkpoint at or below a version; `skipped` says which newer ones were no good and
+  /// why.
   std::optional<Checkpoint> newest_checkpoint(Version at_most, std::vector<std::string>& skipped) const;
 
   /// Appends one line to metrics.jsonl.

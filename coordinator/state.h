@@ -64,8 +64,7 @@ struct CoordinatorSettings {
   }
 };
 
-// ---- events
-// ---------------------------------------------------------------------------------------------------------
+// ---- events ----
 
 namespace event {
 /// First event after the ledger was recovered: what the shell found on disk.
@@ -107,8 +106,7 @@ struct Drain {
 using Event = std::variant<event::Start, event::Arrived, event::Fetched, event::Merged, event::Tick,
                            event::WorkerDied, event::Drain>;
 
-// ---- actions
-// --------------------------------------------------------------------------------------------------------
+// ---- actions ----
 
 /// Performed strictly in order; each is done (Append, Stage: durable) before the next begins.
 namespace action {
@@ -163,8 +161,7 @@ using Action = std::variant<action::Append, action::Send, action::Fetch, action:
                             action::Retire, action::Row, action::Checkpoint, action::Discard, action::Count,
                             action::Note, action::Finish>;
 
-// ---- state
-// ----------------------------------------------------------------------------------------------------------
+// ---- state ----
 
 struct State {
   CoordinatorSettings settings;

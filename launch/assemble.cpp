@@ -31,8 +31,8 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
   ModelParts parts;
   parts.family = make<Family>(recipe.model.family, {.vocab = vocab});
   parts.specs = parts.family->specs();
-  TESSERA_ASSIGN(parts.plan,
-                 make_plan(parts.specs, parts.family->cuts(), recipe.partial, static_cast<std::int32_t>(recipe.slots)));
+  TESSERA_ASSIGN(parts.plan, make_plan(parts.specs, parts.family->cuts(), recipe.partial,
+                                       static_cast<std::int32_t>(recipe.slots)));
   return parts;
 }
 
@@ -44,7 +44,8 @@ TensorMap initial_parameters(const Family& family, std::uint64_t seed) {
   return tensors;
 }
 
-Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder, const PrepareProgress& progress) {
+Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder,
+                                const PrepareProgress& progress) {
   DataParts parts;
   // The length of a sample does not depend on the vocabulary, so any size will do to ask for it.
   const std::int64_t context = context_of(recipe, 256);
@@ -62,21 +63,27 @@ Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder,
   return parts;
 }
 
-std::unique_ptr<Objective> assemble_objective(const Recipe& recipe) { return make<Objective>(recipe.objective.objective, {}); }
+std::unique_ptr<Objective> assemble_objective(const Recipe& recipe) {
+  return make<Objective>(recipe.objective.objective, {});
+}
 
 std::unique_ptr<Schedule> assemble_schedule(const Recipe& recipe) {
   return make<Schedule>(recipe.schedule.schedule, {.horizon = recipe.horizon()});
 }
 
-std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe) { return make<InnerOptimizer>(recipe.inner.optimizer, {}); }
+std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe) {
+  return make<InnerOptimizer>(recipe.inner.optimizer, {});
+}
 
 ClipSettings clip_settings(const Recipe& recipe) {
   using Mode = ClipSettings::Mode;
   if (recipe.inner.clip <= 0 || recipe.inner.clip_mode == "off") return {.mode = Mode::off};
-  return {.mode = recipe.inner.clip_mode == "scaled" ? Mode::scaled : Mode::local, .max_norm = recipe.inner.clip};
+  return {.mode = recipe.inner.clip_mode == "scaled" ? Mode::scaled : Mode::local,
+          .max_norm = recipe.inner.clip};
 }
 
-std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs) {
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
+                                                   const std::vector<ParamSpec>& specs) {
   GradientStepSettings step{.make_optimizer = [&recipe] { return assemble_inner(recipe); },
                             .schedule = assemble_schedule(recipe),
                             .clip = clip_settings(recipe),

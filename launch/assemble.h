@@ -1,5 +1,5 @@
-// From a resolved recipe to the parts of a run: model, data, plan, method, optimizers. Used by every role, so that all of them
-// mean the same by the same recipe.
+// From a resolved recipe to the parts of a run: model, data, plan, method, optimizers. Used by every role, so
+// that all of them mean the same by the same recipe.
 #pragma once
 #include <functional>
 #include <memory>
@@ -38,13 +38,14 @@ struct DataParts {
   Prepared prepared;
   std::unique_ptr<DataSource> source;
 };
-Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder = {}, const PrepareProgress& progress = {});
+Result<DataParts> assemble_data(const Recipe& recipe, const std::string& folder = {},
+                                const PrepareProgress& progress = {});
 
 std::unique_ptr<Objective> assemble_objective(const Recipe& recipe);
 std::unique_ptr<Schedule> assemble_schedule(const Recipe& recipe);
 std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
-/// The low-communication method, with the coordinator's gradient step where the method wants one. It refers to the recipe,
-/// which must outlive it.
+/// The low-communication method, with the coordinator's gradient step where the method wants one. It refers
+/// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
 ClipSettings clip_settings(const Recipe& recipe);
 

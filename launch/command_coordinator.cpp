@@ -18,19 +18,24 @@
 namespace tessera {
 namespace {
 
-/// Shared memory for bulk data on this host, one folder per run directory so that a restarted coordinator finds it again.
+/// Shared memory for bulk data on this host, one folder per run directory so that a restarted coordinator
+/// finds it again.
 std::string shared_folder_of(const RunDirectory& run) {
   const std::string path = std::filesystem::absolute(run.path()).lexically_normal().string();
   return "/dev/shm/tessera-" + std::to_string(getuid()) + "-" + digest_of(path).hex().substr(0, 16);
 }
 
-/// Opens the sockets, where the predecessor's were if they are still known, so that workers need not look again.
-Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, const Recipe& recipe, const std::string& shared) {
+/// Opens the sockets, where the predecessor's were if they are still known, so that workers need not look
+/// again.
+Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, const Recipe& recipe,
+                                                   const std::string& shared) {
   CoordinatorEndpointOptions options{.host = recipe.net.listen};
   options.control_port = static_cast<int>(recipe.net.port);
   options.bulk_port = recipe.net.port == 0 ? 0 : static_cast<int>(recipe.net.port) + 1;
   options.transport.shared_folder = shared;
-  auto port_of = [](const std::string& address) { return std::atoi(address.substr(address.rfind(':') + 1).c_str()); };
+  auto port_of = [](const std::string& address) {
+    return std::atoi(address.substr(address.rfind(':') + 1).c_str());
+  };
   const Result<Endpoints> before = run.read_endpoints();
   if (recipe.net.port == 0 && before.ok() && before->host == host_name()) {
     CoordinatorEndpointOptions again = options;
@@ -49,7 +54,8 @@ int serve(const RunDirectory& run, const Recipe& recipe) {
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role = CoordinatorRole::make(run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers)});
+  auto role =
+      CoordinatorRole::make(run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers)});
   if (!role.ok()) {
     log_error(role.error().message);
     return report(role.error());
@@ -63,7 +69,8 @@ int serve(const RunDirectory& run, const Recipe& recipe) {
                                               .host = host_name(),
                                               .pid = getpid()});
   if (!written.ok()) return report(written.error());
-  log_info("listening on ", (*endpoint)->control_address(), " (control) and ", (*endpoint)->bulk_address(), " (bulk)");
+  log_info("listening on ", (*endpoint)->control_address(), " (control) and ", (*endpoint)->bulk_address(),
+           " (bulk)");
   bool draining = false;
   while (!(*role)->done()) {
     if (signals.received() > 0 && !draining) {

@@ -1,5 +1,6 @@
-// tessera debug: coordinator and one worker with all slots in one process and one thread, no sockets. The same machines, messages
-// and arithmetic as the processes of train, so the same hashes; made for gdb, for learning and for tests.
+// tessera debug: coordinator and one worker with all slots in one process and one thread, no sockets. The
+// same machines, messages and arithmetic as the processes of train, so the same hashes; made for gdb, for
+// learning and for tests.
 #include <algorithm>
 #include <cstdio>
 
@@ -16,8 +17,8 @@
 namespace tessera {
 namespace {
 
-/// Time as the protocol sees it: it follows the real clock, but a long step (or a breakpoint) counts as this much only, so that
-/// no lease runs out while the one thread is elsewhere.
+/// Time as the protocol sees it: it follows the real clock, but a long step (or a breakpoint) counts as this
+/// much only, so that no lease runs out while the one thread is elsewhere.
 class PacedClock final : public Clock {
  public:
   Instant now() const override { return now_; }
@@ -41,8 +42,8 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   const std::unique_ptr<Endpoint> coordinator_end = hub.make_coordinator(), worker_end = hub.make_worker();
   auto coordinator = CoordinatorRole::make(run, recipe, {*coordinator_end, clock, 1});
   if (!coordinator.ok()) return report(coordinator.error());
-  Worker worker({.build = build_id(), .host = "debug", .capacity = static_cast<std::int32_t>(recipe.slots)}, random_bits128(),
-                *worker_end, clock);
+  Worker worker({.build = build_id(), .host = "debug", .capacity = static_cast<std::int32_t>(recipe.slots)},
+                random_bits128(), *worker_end, clock);
   worker.set_configure([](const std::string& text) { return make_worker_parts(text, {}); });
   worker.set_slot_store(SlotStore(run.slots(), Durability::process));
   const std::vector<RoundRow> before = options.resume ? read_rows(run.metrics()) : std::vector<RoundRow>{};
@@ -61,7 +62,8 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
     if (signals.received() > 0 && !draining) (*coordinator)->drain("stopped by Ctrl-C"), draining = true;
   }
   while (auto row = tail.next()) printer.print(*row, clock.now());
-  if ((*coordinator)->exit_code() != 0) std::fprintf(stderr, "tessera: %s\n", (*coordinator)->reason().c_str());
+  if ((*coordinator)->exit_code() != 0)
+    std::fprintf(stderr, "tessera: %s\n", (*coordinator)->reason().c_str());
   return (*coordinator)->exit_code();
 }
 

@@ -1,5 +1,6 @@
-// tessera run: the role comes from the launcher. Under mpirun and srun every rank is a small supervisor that does not call
-// MPI_Init (a dead rank would end the job) and keeps one child alive: rank 0 the coordinator, every other rank a worker.
+// tessera run: the role comes from the launcher. Under mpirun and srun every rank is a small supervisor that
+// does not call MPI_Init (a dead rank would end the job) and keeps one child alive: rank 0 the coordinator,
+// every other rank a worker.
 #include <array>
 #include <cstdio>
 #include <cstdlib>
@@ -15,8 +16,8 @@ namespace {
 
 struct Rank {
   std::int64_t rank = 0, size = 1;
-  std::string job;        ///< names this start of the job, equal on all ranks
-  bool restarted = false; ///< requeued by the launcher: go on with what is there
+  std::string job;         ///< names this start of the job, equal on all ranks
+  bool restarted = false;  ///< requeued by the launcher: go on with what is there
 };
 
 std::optional<std::int64_t> number(const char* name) {
@@ -30,13 +31,16 @@ std::string text_of(const char* name) {
 }
 
 Result<Rank> rank_from_launcher() {
-  for (const auto& [rank, size, job] : {std::array{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE"},
-                                        std::array{"SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_ID"}}) {
+  for (const auto& [rank, size, job] :
+       {std::array{"OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "PMIX_NAMESPACE"},
+        std::array{"SLURM_PROCID", "SLURM_NTASKS", "SLURM_JOB_ID"}}) {
     if (number(rank) && number(size)) {
       return Rank{*number(rank), *number(size), text_of(job), number("SLURM_RESTART_COUNT").value_or(0) > 0};
     }
   }
-  return fail(ExitCode::usage, "tessera run takes its role from mpirun or srun, and neither started it; use `tessera train` on one machine");
+  return fail(ExitCode::usage,
+              "tessera run takes its role from mpirun or srun, and neither started it; use `tessera train` "
+              "on one machine");
 }
 
 /// Rank 0: prepares the run and keeps the coordinator alive.
@@ -49,7 +53,10 @@ int run_coordinator_rank(const TrainOptions& options, const std::string& workers
   if (!prepared.ok()) return report(prepared.error());
   const RunDirectory run(prepared->out);
   const int code = supervise(run, {coordinator_child(run, mine.resume)},
-                             {.resume = mine.resume, .quiet = mine.quiet, .unit = prepared->unit, .rounds = prepared->recipe->rounds});
+                             {.resume = mine.resume,
+                              .quiet = mine.quiet,
+                              .unit = prepared->unit,
+                              .rounds = prepared->recipe->rounds});
   return finish_run("run", code, *prepared, options);
 }
 
@@ -70,10 +77,12 @@ int command_run(const TrainOptions& given) {
   const Result<Rank> rank = rank_from_launcher();
   if (!rank.ok()) return report(rank.error());
   if (rank->size < 2) {
-    return report(fail(ExitCode::usage, "tessera run wants at least 2 ranks (a coordinator and a worker), not ", rank->size));
+    return report(fail(ExitCode::usage,
+                       "tessera run wants at least 2 ranks (a coordinator and a worker), not ", rank->size));
   }
   TrainOptions options = given;
-  if (options.out.empty()) options.out = "runs/" + std::filesystem::path(given.recipe.file).stem().string() + "-" + rank->job;
+  if (options.out.empty())
+    options.out = "runs/" + std::filesystem::path(given.recipe.file).stem().string() + "-" + rank->job;
   if (rank->restarted && RunDirectory(options.out).exists()) options.resume = true;
   if (rank->rank == 0) return run_coordinator_rank(options, std::to_string(rank->size - 1));
   return run_worker_rank(options, *rank);

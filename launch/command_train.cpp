@@ -1,4 +1,5 @@
-// tessera train: coordinator and workers as processes of this machine, supervised, with a line per round and a report at the end.
+// tessera train: coordinator and workers as processes of this machine, supervised, with a line per round and
+// a report at the end.
 #include <cstdio>
 #include <filesystem>
 
@@ -20,8 +21,9 @@ int command_train(const TrainOptions& options) {
   for (std::int64_t i = 0; i < recipe.workers; ++i) {
     children.push_back(worker_child(run, i, worker_capacity(recipe, recipe.workers)));
   }
-  const int code = supervise(run, std::move(children),
-                             {.resume = options.resume, .quiet = options.quiet, .unit = prepared->unit, .rounds = recipe.rounds});
+  const int code = supervise(
+      run, std::move(children),
+      {.resume = options.resume, .quiet = options.quiet, .unit = prepared->unit, .rounds = recipe.rounds});
   return finish_run("train", code, *prepared, options);
 }
 

@@ -20,7 +20,8 @@ struct Opened {
 
 Result<Opened> open(const TrainedOptions& options) {
   const RunDirectory run(options.run);
-  if (!run.exists()) return fail(ExitCode::usage, options.run, " is no run directory (there is no ", run.recipe(), ")");
+  if (!run.exists())
+    return fail(ExitCode::usage, options.run, " is no run directory (there is no ", run.recipe(), ")");
   TESSERA_ASSIGN(Recipe parsed, load_recipe(run.recipe(), options.overrides, builtin_catalogs()));
   auto recipe = std::make_shared<const Recipe>(std::move(parsed));
   TESSERA_ASSIGN(const SavedParameters saved, load_parameters(options.run, options.round));
@@ -38,8 +39,8 @@ nlohmann::json json_of(const TextScore& score) {
 }
 
 void print(const char* name, const TextScore& score) {
-  std::printf("%-10s %10.4f %12.2f %18.1f %14.3f\n", name, score.loss(), score.perplexity(), score.perplexity_per_word(),
-              score.bits_per_byte());
+  std::printf("%-10s %10.4f %12.2f %18.1f %14.3f\n", name, score.loss(), score.perplexity(),
+              score.perplexity_per_word(), score.bits_per_byte());
 }
 
 }  // namespace
@@ -50,12 +51,14 @@ int command_eval(const TrainedOptions& options) {
   const std::int64_t batches = opened->recipe->eval.batches;
   const TextScore score = opened->model.evaluate(batches), unigram = opened->model.evaluate_unigram(batches);
   if (options.json) {
-    const nlohmann::json json = {{"round", opened->version.value}, {"model", json_of(score)}, {"unigram", json_of(unigram)}};
+    const nlohmann::json json = {
+        {"round", opened->version.value}, {"model", json_of(score)}, {"unigram", json_of(unigram)}};
     std::printf("%s\n", json.dump(2).c_str());
     return 0;
   }
-  std::printf("round %lld of %s, on %s held-out %s\n", static_cast<long long>(opened->version.value), options.run.c_str(),
-              format_count(score.units).c_str(), opened->model.data().source->unit().c_str());
+  std::printf("round %lld of %s, on %s held-out %s\n", static_cast<long long>(opened->version.value),
+              options.run.c_str(), format_count(score.units).c_str(),
+              opened->model.data().source->unit().c_str());
   std::printf("%-10s %10s %12s %18s %14s\n", "", "loss", "perplexity", "perplexity/word", "bits per byte");
   print("model", score);
   print("unigram", unigram);

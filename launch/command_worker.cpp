@@ -12,8 +12,8 @@
 namespace tessera {
 namespace {
 
-/// "host:4711" means the control port; bulk listens on the next one. Anything else is the path of an endpoints.json or of the
-/// run directory that holds it.
+/// "host:4711" means the control port; bulk listens on the next one. Anything else is the path of an
+/// endpoints.json or of the run directory that holds it.
 Result<WorkerRoleOptions> connection(const std::string& connect) {
   namespace fs = std::filesystem;
   WorkerRoleOptions role;
@@ -25,7 +25,8 @@ Result<WorkerRoleOptions> connection(const std::string& connect) {
   const std::vector<std::string> parts = split(connect, ':');
   const int port = parts.size() == 2 ? std::atoi(parts[1].c_str()) : 0;
   if (port <= 0 || port >= 65535) {
-    return fail(ExitCode::usage, "--connect wants host:port or the path of a run directory, not '", connect, "'");
+    return fail(ExitCode::usage, "--connect wants host:port or the path of a run directory, not '", connect,
+                "'");
   }
   role.control = "tcp://" + parts[0] + ":" + std::to_string(port);
   role.bulk = "tcp://" + parts[0] + ":" + std::to_string(port + 1);
@@ -42,10 +43,14 @@ int command_worker(const WorkerOptions& options) {
   role->slots_folder = options.folder;
   if (role->slots_folder.empty() && role->run_directory.empty()) {
     char scratch[] = "/tmp/tessera-worker-XXXXXX";
-    if (mkdtemp(scratch) == nullptr) return report(fail(ExitCode::storage, "cannot make a folder for slot states under /tmp"));
+    if (mkdtemp(scratch) == nullptr)
+      return report(fail(ExitCode::storage, "cannot make a folder for slot states under /tmp"));
     role->slots_folder = scratch;
   }
-  open_log({.role = "worker", .file = {}, .level = options.quiet ? LogLevel::warning : LogLevel::info, .to_stderr = true});
+  open_log({.role = "worker",
+            .file = {},
+            .level = options.quiet ? LogLevel::warning : LogLevel::info,
+            .to_stderr = true});
   return run_worker_role(*role);
 }
 

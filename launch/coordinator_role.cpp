@@ -19,7 +19,8 @@ Digest model_digest(const std::vector<ParamSpec>& specs) {
   return hasher.digest();
 }
 
-CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, const OuterMethod& method, std::int32_t workers) {
+CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, const OuterMethod& method,
+                                std::int32_t workers) {
   CoordinatorSettings settings;
   settings.build = build_id();
   settings.recipe_text = write_recipe(recipe);
@@ -32,7 +33,8 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);
   settings.expected_workers = workers;
-  for (std::int32_t slot = 0; slot < model.plan.slots; ++slot) settings.owned.push_back(model.plan.owned_by(slot));
+  for (std::int32_t slot = 0; slot < model.plan.slots; ++slot)
+    settings.owned.push_back(model.plan.owned_by(slot));
   return settings;
 }
 
@@ -54,7 +56,8 @@ class LiveRole final : public CoordinatorRole {
         .slots_folder = run.slots(),
         .host = machine_id(),
         .unit = data.source->unit()};
-    TESSERA_ASSIGN(coordinator_, Coordinator::open(std::move(parts), surroundings.endpoint, surroundings.clock, metrics_));
+    TESSERA_ASSIGN(coordinator_,
+                   Coordinator::open(std::move(parts), surroundings.endpoint, surroundings.clock, metrics_));
     coordinator_->start();
     return {};
   }

@@ -36,21 +36,27 @@ PrepareProgress data_progress(bool quiet) {
   };
 }
 
-void print_plan(const Recipe& recipe, const ModelParts& model, const DataParts& data, const std::string& out) {
-  const CostReport cost = cost_of(model.plan, model.specs, model.family->cost(),
-                                  {.tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
-                                   .steps = recipe.sync.steps,
-                                   .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()});
+void print_plan(const Recipe& recipe, const ModelParts& model, const DataParts& data,
+                const std::string& out) {
+  const CostReport cost =
+      cost_of(model.plan, model.specs, model.family->cost(),
+              {.tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
+               .steps = recipe.sync.steps,
+               .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()});
   std::printf("%s with %s parameters; %lld slots on %lld workers; method %s, %lld rounds of %lld steps\n",
-              recipe.model.family.name.c_str(), format_count(cost.parameters).c_str(), static_cast<long long>(recipe.slots),
-              static_cast<long long>(recipe.workers), recipe.outer.method.name.c_str(), static_cast<long long>(recipe.rounds),
+              recipe.model.family.name.c_str(), format_count(cost.parameters).c_str(),
+              static_cast<long long>(recipe.slots), static_cast<long long>(recipe.workers),
+              recipe.outer.method.name.c_str(), static_cast<long long>(recipe.rounds),
               static_cast<long long>(recipe.sync.steps));
-  std::printf("cut %s, %lld slices: a slot trains %.0f %% of the parameters and saves %.1f %% of the FLOPs (computed)\n",
-              recipe.partial.cut.c_str(), static_cast<long long>(recipe.partial.slices), 100 * cost.slots[0].trainable_share,
-              100 * cost.flops_saved());
+  std::printf(
+      "cut %s, %lld slices: a slot trains %.0f %% of the parameters and saves %.1f %% of the FLOPs "
+      "(computed)\n",
+      recipe.partial.cut.c_str(), static_cast<long long>(recipe.partial.slices),
+      100 * cost.slots[0].trainable_share, 100 * cost.flops_saved());
   std::printf("data: %s training tokens, %s held out, vocabulary %lld\n",
               format_count(static_cast<double>(data.prepared.train_tokens)).c_str(),
-              format_count(static_cast<double>(data.prepared.held_out_tokens)).c_str(), static_cast<long long>(data.prepared.vocab));
+              format_count(static_cast<double>(data.prepared.held_out_tokens)).c_str(),
+              static_cast<long long>(data.prepared.vocab));
   std::printf("run directory: %s\n", out.c_str());
   std::fflush(stdout);
 }
@@ -72,7 +78,8 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
     return model.ok() ? Status() : Status(model.error());
   }());
   const RunDirectory run(options.out.empty() ? default_out(options.recipe.file) : options.out);
-  if (!options.resume && run.exists()) TESSERA_TRY(run.create(*recipe));  // refuses; nothing is prepared for a run that cannot be
+  if (!options.resume && run.exists())
+    TESSERA_TRY(run.create(*recipe));  // refuses; nothing is prepared for a run that cannot be
   TESSERA_ASSIGN(const DataParts data, assemble_data(*recipe, {}, data_progress(options.quiet)));
   TESSERA_ASSIGN(const ModelParts model, assemble_model(*recipe, data.prepared.vocab));
   TESSERA_TRY(options.resume ? run.resume(*recipe, builtin_catalogs()) : run.create(*recipe));
@@ -80,11 +87,14 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
   return PreparedRun{recipe, run.path(), data.source->unit()};
 }
 
-int finish_run(const std::string& command, int code, const PreparedRun& prepared, const TrainOptions& options) {
+int finish_run(const std::string& command, int code, const PreparedRun& prepared,
+               const TrainOptions& options) {
   if (code == static_cast<int>(ExitCode::resumable)) {
-    std::printf("\nStopped in good order. To go on:\n  %s\n", resume_line(command, options, prepared.out).c_str());
+    std::printf("\nStopped in good order. To go on:\n  %s\n",
+                resume_line(command, options, prepared.out).c_str());
   } else if (code != 0) {
-    std::fprintf(stderr, "tessera: the run ended with exit code %d; what its processes said lies in %s/text\n", code,
+    std::fprintf(stderr,
+                 "tessera: the run ended with exit code %d; what its processes said lies in %s/text\n", code,
                  prepared.out.c_str());
   } else if (!options.quiet) {
     if (const Status reported = print_report(RunDirectory(prepared.out), prepared.recipe); !reported.ok()) {

@@ -21,7 +21,8 @@ namespace {
     dup2(output, STDOUT_FILENO);
     dup2(output, STDERR_FILENO);
   }
-  // A terminal's Ctrl-C goes to the whole foreground group; the supervisor alone decides how the children drain.
+  // A terminal's Ctrl-C goes to the whole foreground group; the supervisor alone decides how the children
+  // drain.
   setpgid(0, 0);
   sigset_t none;
   sigemptyset(&none);
@@ -60,7 +61,8 @@ Result<pid_t> start_process(const ProcessSpec& spec) {
   int output = -1;
   if (!spec.output_file.empty()) {
     output = open(spec.output_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (output < 0) return fail(ExitCode::storage, "cannot write ", spec.output_file, ": ", std::strerror(errno));
+    if (output < 0)
+      return fail(ExitCode::storage, "cannot write ", spec.output_file, ": ", std::strerror(errno));
   }
   const std::vector<char*> argv = pointers(arguments), envp = pointers(environment);
   const pid_t parent = getpid();

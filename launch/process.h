@@ -1,4 +1,5 @@
-// Child processes that cannot outlive their parent: started with PDEATHSIG, watched without blocking, killed as a group.
+// Child processes that cannot outlive their parent: started with PDEATHSIG, watched without blocking, killed
+// as a group.
 #pragma once
 #include <sys/types.h>
 
@@ -12,16 +13,16 @@
 namespace tessera {
 
 struct ProcessSpec {
-  std::vector<std::string> arguments;             ///< arguments[0] is the program
-  std::map<std::string, std::string> environment; ///< added to ours
-  std::string output_file;                        ///< stdout and stderr are appended here; empty: inherited
+  std::vector<std::string> arguments;              ///< arguments[0] is the program
+  std::map<std::string, std::string> environment;  ///< added to ours
+  std::string output_file;                         ///< stdout and stderr are appended here; empty: inherited
 };
 
 /// How a child ended.
 struct ProcessEnd {
   pid_t pid = 0;
-  int exit_code = 0;      ///< when it exited
-  int signal = 0;         ///< when it was killed; else 0
+  int exit_code = 0;             ///< when it exited
+  int signal = 0;                ///< when it was killed; else 0
   std::string describe() const;  ///< "exit code 78" or "signal 9 (Killed)"
 };
 

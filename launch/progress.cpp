@@ -11,7 +11,9 @@ namespace tessera {
 std::optional<RoundRow> parse_round_row(const std::string& line) {
   const auto json = nlohmann::json::parse(line, nullptr, false);
   if (!json.is_object() || !json.contains("round")) return std::nullopt;
-  auto number = [&](const char* name) { return json.contains(name) && json[name].is_number() ? json[name].get<double>() : 0.0; };
+  auto number = [&](const char* name) {
+    return json.contains(name) && json[name].is_number() ? json[name].get<double>() : 0.0;
+  };
   RoundRow row;
   row.round = static_cast<std::int64_t>(number("round"));
   row.units = number("units");
@@ -45,7 +47,8 @@ std::vector<RoundRow> read_rows(const std::string& path) {
   return rows;
 }
 
-ProgressPrinter::ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet, const std::vector<RoundRow>& before)
+ProgressPrinter::ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet,
+                                 const std::vector<RoundRow>& before)
     : rounds_(rounds), unit_(std::move(unit)), quiet_(quiet) {
   for (const RoundRow& row : before) {
     units_ += row.units;
@@ -55,8 +58,8 @@ ProgressPrinter::ProgressPrinter(std::int64_t rounds, std::string unit, bool qui
 }
 
 void ProgressPrinter::print_header() {
-  std::printf("%11s %10s %9s %9s %10s %10s %13s\n", "round", unit_.c_str(), "loss", "held-out", (unit_ + "/s").c_str(), "bytes",
-              "time left");
+  std::printf("%11s %10s %9s %9s %10s %10s %13s\n", "round", unit_.c_str(), "loss", "held-out",
+              (unit_ + "/s").c_str(), "bytes", "time left");
   printed_header_ = true;
 }
 
@@ -65,13 +68,15 @@ void ProgressPrinter::print(const RoundRow& row, Instant now) {
   bytes_ += row.bytes_up + row.bytes_down;
   if (quiet_) return;
   if (!printed_header_) print_header();
-  const auto done = static_cast<double>(row.round - first_round_), ahead = static_cast<double>(rounds_ - row.round);
+  const auto done = static_cast<double>(row.round - first_round_),
+             ahead = static_cast<double>(rounds_ - row.round);
   const double left = seconds(now - begin_) / done * ahead;
   const std::string position = std::to_string(row.round) + "/" + std::to_string(rounds_);
   char eval[16] = "";
   if (row.eval_loss) std::snprintf(eval, sizeof eval, "%.4f", *row.eval_loss);
-  std::printf("%11s %10s %9.4f %9s %10s %10s %13s\n", position.c_str(), format_count(units_).c_str(), row.loss, eval,
-              format_count(row.units / seconds(now - last_)).c_str(), format_bytes(bytes_).c_str(), format_duration(left).c_str());
+  std::printf("%11s %10s %9.4f %9s %10s %10s %13s\n", position.c_str(), format_count(units_).c_str(),
+              row.loss, eval, format_count(row.units / seconds(now - last_)).c_str(),
+              format_bytes(bytes_).c_str(), format_duration(left).c_str());
   std::fflush(stdout);
   last_ = now;
 }

@@ -13,11 +13,11 @@ namespace tessera {
 /// What a line of metrics.jsonl says.
 struct RoundRow {
   std::int64_t round = 0;
-  double units = 0;                   ///< consumed in this round
-  double loss = 0;                    ///< mean training loss, nats per unit
-  std::optional<double> eval_loss;    ///< of the outer parameters, when evaluated
+  double units = 0;                 ///< consumed in this round
+  double loss = 0;                  ///< mean training loss, nats per unit
+  std::optional<double> eval_loss;  ///< of the outer parameters, when evaluated
   double bytes_up = 0, bytes_down = 0;
-  double seconds = 0;                 ///< wall-clock of the round
+  double seconds = 0;  ///< wall-clock of the round
   std::string state_hash;
 };
 std::optional<RoundRow> parse_round_row(const std::string& line);
@@ -42,7 +42,8 @@ std::vector<RoundRow> read_rows(const std::string& path);
 class ProgressPrinter {
  public:
   /// `before`: rows of an earlier part of a resumed run, which count towards the totals.
-  ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet, const std::vector<RoundRow>& before = {});
+  ProgressPrinter(std::int64_t rounds, std::string unit, bool quiet,
+                  const std::vector<RoundRow>& before = {});
   void begin(Instant now) { begin_ = last_ = now; }
   void print(const RoundRow& row, Instant now);
 

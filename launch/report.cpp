@@ -14,7 +14,8 @@ namespace tessera {
 namespace {
 
 void print_score(const char* name, const TextScore& score) {
-  std::printf("  %-22s %9.4f %15.3f %20.1f\n", name, score.loss(), score.bits_per_byte(), score.perplexity_per_word());
+  std::printf("  %-22s %9.4f %15.3f %20.1f\n", name, score.loss(), score.bits_per_byte(),
+              score.perplexity_per_word());
 }
 
 void print_quality(const TextScore& trained, const TextScore& untrained, const TextScore& unigram) {
@@ -26,36 +27,47 @@ void print_quality(const TextScore& trained, const TextScore& untrained, const T
   print_score("the model, untrained", untrained);
 }
 
-/// What the cut and the rare merges saved: computed by the cost formulas, the bytes also as the transport counted them.
+/// What the cut and the rare merges saved: computed by the cost formulas, the bytes also as the transport
+/// counted them.
 void print_savings(const Recipe& recipe, const ModelParts& model, const std::vector<RoundRow>& rows) {
-  const CostSettings settings{.tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
-                              .steps = recipe.sync.steps,
-                              .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()};
+  const CostSettings settings{
+      .tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
+      .steps = recipe.sync.steps,
+      .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()};
   const CostReport cost = cost_of(model.plan, model.specs, model.family->cost(), settings);
   const double slots = static_cast<double>(recipe.slots), rounds = static_cast<double>(rows.size());
   double measured = 0;
   for (const RoundRow& row : rows) measured += row.bytes_up + row.bytes_down;
   std::printf("\nPer slot (cut %s, %lld slices)%27s %14s %14s\n", recipe.partial.cut.c_str(),
               static_cast<long long>(recipe.partial.slices), "this run", "DiLoCo", "data parallel");
-  std::printf("  %-50s %12s %14s %14s\n", "FLOPs of a step, computed", format_count(cost.slots[0].step.total()).c_str(),
-              format_count(cost.diloco.step.total()).c_str(), format_count(cost.data_parallel.step.total()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "FLOPs of a step, computed",
+              format_count(cost.slots[0].step.total()).c_str(),
+              format_count(cost.diloco.step.total()).c_str(),
+              format_count(cost.data_parallel.step.total()).c_str());
   std::printf("  %-50s %12s %14s %14s\n", "weights, gradients, moments, anchor, computed",
-              format_bytes(cost.slots[0].memory.total()).c_str(), format_bytes(cost.diloco.memory.total()).c_str(),
+              format_bytes(cost.slots[0].memory.total()).c_str(),
+              format_bytes(cost.diloco.memory.total()).c_str(),
               format_bytes(cost.data_parallel.memory.total()).c_str());
-  std::printf("  %-50s %12s %14s %14s\n", "bytes up and down per round, computed", format_bytes(cost.slots[0].bytes()).c_str(),
-              format_bytes(cost.diloco.bytes()).c_str(), format_bytes(cost.data_parallel.bytes()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "bytes up and down per round, computed",
+              format_bytes(cost.slots[0].bytes()).c_str(), format_bytes(cost.diloco.bytes()).c_str(),
+              format_bytes(cost.data_parallel.bytes()).c_str());
   if (rounds > 0) {
-    std::printf("  %-50s %12s\n", "bytes up and down per round, measured", format_bytes(measured / slots / rounds).c_str());
+    std::printf("  %-50s %12s\n", "bytes up and down per round, measured",
+                format_bytes(measured / slots / rounds).c_str());
   }
-  std::printf("  saved against DiLoCo (computed): %.1f %% of the FLOPs, %.1f %% of that memory, %.1f %% of the bytes\n",
-              100 * cost.flops_saved(), 100 * cost.memory_saved(), 100 * cost.bytes_saved());
-  std::printf("  saved against data parallel (computed): %.1f %% of the FLOPs, %.1f %% of that memory, %.2f %% of the bytes\n",
-              100 * cost.flops_saved(), 100 * cost.memory_saved_against_data_parallel(),
-              100 * cost.bytes_saved_against_data_parallel());
+  std::printf(
+      "  saved against DiLoCo (computed): %.1f %% of the FLOPs, %.1f %% of that memory, %.1f %% of the "
+      "bytes\n",
+      100 * cost.flops_saved(), 100 * cost.memory_saved(), 100 * cost.bytes_saved());
+  std::printf(
+      "  saved against data parallel (computed): %.1f %% of the FLOPs, %.1f %% of that memory, %.2f %% of "
+      "the bytes\n",
+      100 * cost.flops_saved(), 100 * cost.memory_saved_against_data_parallel(),
+      100 * cost.bytes_saved_against_data_parallel());
 }
 
-Status plot_loss(const RunDirectory& run, const Recipe& recipe, const std::vector<RoundRow>& rows, const TextScore& unigram,
-                 const std::string& unit) {
+Status plot_loss(const RunDirectory& run, const Recipe& recipe, const std::vector<RoundRow>& rows,
+                 const TextScore& unigram, const std::string& unit) {
   PlotSeries train{.name = "training", .x = {}, .y = {}}, held_out{.name = "held out", .x = {}, .y = {}};
   double units = 0;
   for (const RoundRow& row : rows) {
@@ -93,10 +105,13 @@ Status print_report(const RunDirectory& run, std::shared_ptr<const Recipe> recip
   TESSERA_ASSIGN(const std::string text, model.generate());
   std::printf("%s\n", text.c_str());
   TESSERA_TRY(plot_loss(run, *recipe, rows, unigram, model.data().source->unit()));
-  std::printf("\nWhere it lies\n  plot of the loss    %s/loss.svg\n  metrics, by round   %s\n  checkpoints         %s\n  text logs           %s/text\n",
-              run.plots().c_str(), run.metrics().c_str(), run.checkpoints().c_str(), run.path().c_str());
-  std::printf("\nGo on with it\n  tessera generate %s --set generate.prompt=\"She was\"\n  tessera inspect %s\n", run.path().c_str(),
-              run.path().c_str());
+  std::printf(
+      "\nWhere it lies\n  plot of the loss    %s/loss.svg\n  metrics, by round   %s\n  checkpoints         "
+      "%s\n  text logs           %s/text\n",
+      run.plots().c_str(), run.metrics().c_str(), run.checkpoints().c_str(), run.path().c_str());
+  std::printf(
+      "\nGo on with it\n  tessera generate %s --set generate.prompt=\"She was\"\n  tessera inspect %s\n",
+      run.path().c_str(), run.path().c_str());
   return {};
 }
 

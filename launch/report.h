@@ -1,4 +1,5 @@
-// What a finished run says for itself: quality beside baselines, what the cut saved, a sample, a plot, and where things lie.
+// What a finished run says for itself: quality beside baselines, what the cut saved, a sample, a plot, and
+// where things lie.
 #pragma once
 #include <memory>
 #include <string>

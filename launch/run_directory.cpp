@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 
 /// Settings that change no bit of what was trained so far.
 bool may_change_on_resume(const std::string& setting) {
-  static const std::set<std::string> free = {"workers", "rounds", "durability", "generate", "eval", "checkpoint", "net", "data.path"};
+  static const std::set<std::string> free = {"workers", "rounds",     "durability", "generate",
+                                             "eval",    "checkpoint", "net",        "data.path"};
   const std::string group = setting.substr(0, setting.find('.'));
   return free.count(setting) > 0 || free.count(group) > 0;
 }
@@ -28,11 +29,14 @@ std::string text_of(const Buffer& buffer) {
 
 }  // namespace
 
-bool RunDirectory::exists() const { return fs::exists(recipe()); }
+bool RunDirectory::exists() const {
+  return fs::exists(recipe());
+}
 
 Status RunDirectory::create(const Recipe& settings) const {
   if (exists()) {
-    return fail(ExitCode::usage, path_, " holds a run already; add --resume to go on with it, or name another folder with --out");
+    return fail(ExitCode::usage, path_,
+                " holds a run already; add --resume to go on with it, or name another folder with --out");
   }
   std::error_code error;
   if (fs::exists(path_, error) && !fs::is_empty(path_, error)) {
@@ -50,7 +54,8 @@ Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) co
   TESSERA_ASSIGN(const Recipe saved, load_recipe(recipe(), {}, catalogs));
   std::vector<std::string> refused;
   for (const std::string& difference : recipe_differences(saved, settings)) {
-    if (!may_change_on_resume(difference.substr(0, difference.find(':')))) refused.push_back("  " + difference);
+    if (!may_change_on_resume(difference.substr(0, difference.find(':'))))
+      refused.push_back("  " + difference);
   }
   if (settings.rounds < saved.rounds) {
     refused.push_back("  rounds: " + std::to_string(saved.rounds) + " -> " + std::to_string(settings.rounds) +
@@ -64,9 +69,10 @@ Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) co
 }
 
 Status RunDirectory::write_endpoints(const Endpoints& endpoints_now) const {
-  const nlohmann::json json = {{"control", endpoints_now.control}, {"bulk", endpoints_now.bulk},
-                               {"metrics", endpoints_now.metrics}, {"shared_folder", endpoints_now.shared_folder},
-                               {"host", endpoints_now.host},       {"pid", endpoints_now.pid}};
+  const nlohmann::json json = {
+      {"control", endpoints_now.control}, {"bulk", endpoints_now.bulk},
+      {"metrics", endpoints_now.metrics}, {"shared_folder", endpoints_now.shared_folder},
+      {"host", endpoints_now.host},       {"pid", endpoints_now.pid}};
   return atomic_write(endpoints(), json.dump(2) + "\n", Durability::process);
 }
 
@@ -95,8 +101,8 @@ Result<Endpoints> RunDirectory::await_endpoints(Duration at_most) const {
     Result<Endpoints> found = read_endpoints();
     if (found.ok() && !found->control.empty()) return found;
     if (clock.now() >= give_up) {
-      return fail(ExitCode::failed, "no coordinator wrote ", endpoints(), " within ", format_duration(seconds(at_most)),
-                  "; is one running with this --out?");
+      return fail(ExitCode::failed, "no coordinator wrote ", endpoints(), " within ",
+                  format_duration(seconds(at_most)), "; is one running with this --out?");
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

@@ -1,5 +1,5 @@
-// The folder that a run leaves behind: where things lie in it, and the rules for starting and resuming in it (DESIGN "Run
-// directory").
+// The folder that a run leaves behind: where things lie in it, and the rules for starting and resuming in it
+// (DESIGN "Run directory").
 #pragma once
 #include <cstdint>
 #include <string>
@@ -12,9 +12,9 @@ namespace tessera {
 
 /// Where the processes of a run find each other: endpoints.json.
 struct Endpoints {
-  std::string control, bulk;   ///< "tcp://127.0.0.1:4711"
-  std::string metrics;         ///< "http://127.0.0.1:9090/metrics"; empty: none
-  std::string shared_folder;   ///< for bulk data on this host; empty: none
+  std::string control, bulk;  ///< "tcp://127.0.0.1:4711"
+  std::string metrics;        ///< "http://127.0.0.1:9090/metrics"; empty: none
+  std::string shared_folder;  ///< for bulk data on this host; empty: none
   std::string host;
   std::int64_t pid = 0;
 };
@@ -34,10 +34,11 @@ class RunDirectory {
   std::string text_log(const std::string& role) const { return path_ + "/text/" + role + ".log"; }
 
   bool exists() const;
-  /// A new run: makes the folder and writes the resolved recipe. Error (usage) when there is a run in it already.
+  /// A new run: makes the folder and writes the resolved recipe. Error (usage) when there is a run in it
+  /// already.
   Status create(const Recipe& recipe) const;
-  /// A run to go on with: `recipe` may differ from the saved one only in what a resume may change (rounds may grow, where
-  /// things run); the saved recipe is then replaced. Error (usage) lists what differs.
+  /// A run to go on with: `recipe` may differ from the saved one only in what a resume may change (rounds may
+  /// grow, where things run); the saved recipe is then replaced. Error (usage) lists what differs.
   Status resume(const Recipe& recipe, const Catalogs& catalogs) const;
 
   Status write_endpoints(const Endpoints& endpoints) const;

@@ -12,18 +12,20 @@
 namespace tessera {
 namespace {
 
-/// Big freed blocks go back to the allocator, not to the kernel, and lie on huge pages: measured 1.03-1.18x of a training step.
+/// Big freed blocks go back to the allocator, not to the kernel, and lie on huge pages: measured 1.03-1.18x
+/// of a training step.
 std::map<std::string, std::string> worker_environment() {
   if (std::getenv("GLIBC_TUNABLES") != nullptr) return {};
   return {{"GLIBC_TUNABLES",
-           "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"}};
+           "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold="
+           "4294967296"}};
 }
 
 }  // namespace
 
 ChildSpec coordinator_child(const RunDirectory& run, bool resume) {
-  std::vector<std::string> arguments = {own_program(), "coordinator", run.recipe(), "--out", run.path(), "--job",
-                                        random_bits128().hex()};
+  std::vector<std::string> arguments = {own_program(), "coordinator", run.recipe(),          "--out",
+                                        run.path(),    "--job",       random_bits128().hex()};
   if (resume) arguments.push_back("--resume");
   return {.name = "coordinator",
           .process = {.arguments = arguments, .environment = {}, .output_file = run.text_log("coordinator")},
@@ -34,13 +36,16 @@ ChildSpec coordinator_child(const RunDirectory& run, bool resume) {
 ChildSpec worker_child(const RunDirectory& run, std::int64_t number, std::int64_t capacity) {
   const std::string text = std::to_string(number);
   return {.name = "worker " + text,
-          .process = {.arguments = {own_program(), "worker", "--connect", run.path(), "--capacity", std::to_string(capacity)},
+          .process = {.arguments = {own_program(), "worker", "--connect", run.path(), "--capacity",
+                                    std::to_string(capacity)},
                       .environment = worker_environment(),
                       .output_file = run.text_log("worker-" + text)},
           .restart_arguments = {}};
 }
 
-std::int64_t worker_capacity(const Recipe& recipe, std::int64_t workers) { return (recipe.slots + workers - 1) / workers; }
+std::int64_t worker_capacity(const Recipe& recipe, std::int64_t workers) {
+  return (recipe.slots + workers - 1) / workers;
+}
 
 int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const SuperviseOptions& options) {
   const std::vector<RoundRow> before = options.resume ? read_rows(run.metrics()) : std::vector<RoundRow>{};
@@ -48,7 +53,8 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
   const StopSignals signals;
   ProgressPrinter printer(options.rounds, options.unit, options.quiet, before);
   MetricsTail tail(run.metrics(), before.empty() ? 0 : before.back().round);
-  Supervisor supervisor(std::move(children), [](const std::string& line) { std::fprintf(stderr, "tessera: %s\n", line.c_str()); });
+  Supervisor supervisor(std::move(children),
+                        [](const std::string& line) { std::fprintf(stderr, "tessera: %s\n", line.c_str()); });
   if (const Status started = supervisor.start(); !started.ok()) {
     std::fprintf(stderr, "tessera: %s\n", started.error().message.c_str());
     return static_cast<int>(started.error().code);
@@ -69,7 +75,8 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
     if (code) return *code;
     if (signals.received() > stops) {
       ++stops;
-      std::fprintf(stderr, "\ntessera: %s\n", stops == 1 ? "stopping after a checkpoint; once more stops at once" : "stopped");
+      std::fprintf(stderr, "\ntessera: %s\n",
+                   stops == 1 ? "stopping after a checkpoint; once more stops at once" : "stopped");
       supervisor.stop();
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -1,4 +1,5 @@
-// The processes of a run: which children a machine starts, and the loop that keeps them alive and shows the rounds.
+// The processes of a run: which children a machine starts, and the loop that keeps them alive and shows the
+// rounds.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -17,9 +18,9 @@ ChildSpec worker_child(const RunDirectory& run, std::int64_t number, std::int64_
 std::int64_t worker_capacity(const Recipe& recipe, std::int64_t workers);
 
 struct SuperviseOptions {
-  bool resume = false;       ///< rounds that are there already are not shown again
+  bool resume = false;  ///< rounds that are there already are not shown again
   bool quiet = false;
-  std::string unit;          ///< "tokens"
+  std::string unit;  ///< "tokens"
   std::int64_t rounds = 0;
 };
 /// Runs the children until the run is over, with a line per round; Ctrl-C drains, twice stops. The exit code.

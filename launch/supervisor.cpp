@@ -20,18 +20,24 @@ bool is_final(int exit_code) {
     case ExitCode::storage:
     case ExitCode::fenced:
     case ExitCode::refused_key:
-    case ExitCode::refused_recipe: return true;
-    default: return false;
+    case ExitCode::refused_recipe:
+      return true;
+    default:
+      return false;
   }
 }
 
 }  // namespace
 
-Supervisor::Supervisor(std::vector<ChildSpec> children, std::function<void(const std::string&)> say) : say_(std::move(say)) {
-  for (ChildSpec& spec : children) children_.push_back({.spec = std::move(spec), .deaths = {}, .start_at = {}});
+Supervisor::Supervisor(std::vector<ChildSpec> children, std::function<void(const std::string&)> say)
+    : say_(std::move(say)) {
+  for (ChildSpec& spec : children)
+    children_.push_back({.spec = std::move(spec), .deaths = {}, .start_at = {}});
 }
 
-Supervisor::~Supervisor() { kill_all(); }
+Supervisor::~Supervisor() {
+  kill_all();
+}
 
 Status Supervisor::start() {
   for (Child& child : children_) TESSERA_TRY(start(child, false));
@@ -41,7 +47,8 @@ Status Supervisor::start() {
 Status Supervisor::start(Child& child, bool again) {
   ProcessSpec process = child.spec.process;
   if (again) {
-    process.arguments.insert(process.arguments.end(), child.spec.restart_arguments.begin(), child.spec.restart_arguments.end());
+    process.arguments.insert(process.arguments.end(), child.spec.restart_arguments.begin(),
+                             child.spec.restart_arguments.end());
   }
   TESSERA_ASSIGN(child.pid, start_process(process));
   child.start_at.reset();
@@ -50,7 +57,8 @@ Status Supervisor::start(Child& child, bool again) {
 
 std::optional<int> Supervisor::poll(Instant now) {
   while (auto end = reap_process()) {
-    auto child = std::find_if(children_.begin(), children_.end(), [&](const Child& c) { return c.pid == end->pid; });
+    auto child =
+        std::find_if(children_.begin(), children_.end(), [&](const Child& c) { return c.pid == end->pid; });
     if (child == children_.end()) continue;
     child->pid = 0;
     if (auto code = on_end(*child, *end, now)) code_ = code, leave_by_ = now + time_to_leave;
@@ -71,16 +79,18 @@ std::optional<int> Supervisor::on_end(Child& child, const ProcessEnd& end, Insta
   const bool clean = end.signal == 0 && end.exit_code == 0;
   const bool resumable = end.signal == 0 && end.exit_code == static_cast<int>(ExitCode::resumable);
   if (child.spec.decides && (clean || resumable || stops_ > 0)) return end.signal != 0 ? 1 : end.exit_code;
-  if (clean || stops_ > 0) return std::nullopt;  // a worker that was told to stop; the coordinator ends the run
+  if (clean || stops_ > 0)
+    return std::nullopt;  // a worker that was told to stop; the coordinator ends the run
   if (end.signal == 0 && is_final(end.exit_code)) {
-    say_(child.spec.name + " ended with " + end.describe() + "; the run stops. Its log: " + child.spec.process.output_file);
+    say_(child.spec.name + " ended with " + end.describe() +
+         "; the run stops. Its log: " + child.spec.process.output_file);
     return end.exit_code;
   }
   child.deaths.push_back(now);
   while (!child.deaths.empty() && child.deaths.front() + budget_window < now) child.deaths.pop_front();
   if (child.deaths.size() > restarts_allowed) {
-    say_(child.spec.name + " died " + std::to_string(child.deaths.size()) + " times within a minute (last: " + end.describe() +
-         "); the run stops. Its log: " + child.spec.process.output_file);
+    say_(child.spec.name + " died " + std::to_string(child.deaths.size()) + " times within a minute (last: " +
+         end.describe() + "); the run stops. Its log: " + child.spec.process.output_file);
     return static_cast<int>(ExitCode::failed);
   }
   const Duration wait = std::chrono::milliseconds(50) * (1 << (child.deaths.size() - 1));
@@ -91,7 +101,8 @@ std::optional<int> Supervisor::on_end(Child& child, const ProcessEnd& end, Insta
 }
 
 std::optional<int> Supervisor::finish(int code, Instant now) {
-  const bool alive = std::any_of(children_.begin(), children_.end(), [](const Child& child) { return child.pid > 0; });
+  const bool alive =
+      std::any_of(children_.begin(), children_.end(), [](const Child& child) { return child.pid > 0; });
   if (alive && now < leave_by_ && code == 0) return std::nullopt;
   kill_all();
   return code;

@@ -1,5 +1,5 @@
-// Keeps the processes of a run on one machine alive: a killed worker or coordinator is started again (within a budget), a child
-// that refuses for a reason ends the run with that reason, and nobody is left behind.
+// Keeps the processes of a run on one machine alive: a killed worker or coordinator is started again (within
+// a budget), a child that refuses for a reason ends the run with that reason, and nobody is left behind.
 #pragma once
 #include <deque>
 #include <functional>
@@ -14,10 +14,10 @@
 namespace tessera {
 
 struct ChildSpec {
-  std::string name;                           ///< "coordinator", "worker 2"
+  std::string name;  ///< "coordinator", "worker 2"
   ProcessSpec process;
-  std::vector<std::string> restart_arguments; ///< appended when it is started again ("--resume")
-  bool decides = false;                       ///< the coordinator: its end is the end of the run
+  std::vector<std::string> restart_arguments;  ///< appended when it is started again ("--resume")
+  bool decides = false;                        ///< the coordinator: its end is the end of the run
 };
 
 class Supervisor {
@@ -50,7 +50,7 @@ class Supervisor {
 
   std::vector<Child> children_;
   std::function<void(const std::string&)> say_;
-  std::optional<int> code_;         ///< decided exit code, while the others leave
+  std::optional<int> code_;  ///< decided exit code, while the others leave
   Instant leave_by_{};
   int stops_ = 0;
   int recoveries_ = 0;

@@ -41,7 +41,8 @@ Result<SavedParameters> load_parameters(const std::string& run_directory, std::o
   return SavedParameters{{*stored.version}, std::move(shard->second)};
 }
 
-Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe, const std::string& data_folder) {
+Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe,
+                                        const std::string& data_folder) {
   prepare_numerics(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));  // nobody else computes now
   TrainedModel trained;
   trained.recipe_ = recipe;
@@ -56,10 +57,13 @@ Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe, co
 Status TrainedModel::set_parameters(const TensorMap& parameters) {
   for (auto& [name, parameter] : params_->all()) {
     auto saved = parameters.find(name);
-    if (saved == parameters.end() || saved->second.shape != parameter.spec.shape || saved->second.dtype != DType::f32) {
-      return fail(ExitCode::storage, "the checkpoint is of another model: it has no fp32 tensor '", name, "' of the recipe's shape");
+    if (saved == parameters.end() || saved->second.shape != parameter.spec.shape ||
+        saved->second.dtype != DType::f32) {
+      return fail(ExitCode::storage, "the checkpoint is of another model: it has no fp32 tensor '", name,
+                  "' of the recipe's shape");
     }
-    std::memcpy(parameter.full.mutable_data_ptr(), saved->second.bytes().data(), saved->second.bytes().size());
+    std::memcpy(parameter.full.mutable_data_ptr(), saved->second.bytes().data(),
+                saved->second.bytes().size());
   }
   return {};
 }
@@ -76,8 +80,9 @@ TextScore TrainedModel::evaluate_unigram(std::int64_t batches) const {
   const std::vector<std::uint64_t> counts = data_.source->token_counts();
   if (counts.empty()) return {};
   const UnigramBaseline unigram(counts);
-  return over_held_out(*data_.source, batches,
-                       [&](const Batch& batch) { return unigram.nats(batch.tensors.at("targets").as<const std::int64_t>()); });
+  return over_held_out(*data_.source, batches, [&](const Batch& batch) {
+    return unigram.nats(batch.tensors.at("targets").as<const std::int64_t>());
+  });
 }
 
 Result<std::string> TrainedModel::generate(const std::function<void(std::string_view)>& say) const {
@@ -85,13 +90,15 @@ Result<std::string> TrainedModel::generate(const std::function<void(std::string_
   const GenerateSettings& settings = recipe_->generate;
   TESSERA_ASSIGN(auto tokenizer, load_tokenizer(data_.prepared.tokenizer, data_.prepared.folder));
   std::vector<std::int32_t> ids = tokenizer->encode(settings.prompt);
-  if (ids.empty()) return fail(ExitCode::usage, "generate.prompt is empty; give at least one token to go on from");
+  if (ids.empty())
+    return fail(ExitCode::usage, "generate.prompt is empty; give at least one token to go on from");
   const auto context = static_cast<std::size_t>(model_.family->cost().context);
   if (say) say(settings.prompt);
   for (std::int64_t position = 0; position < settings.tokens; ++position) {
     const std::size_t length = std::min(ids.size(), context);
     const std::vector<std::int64_t> window(ids.end() - static_cast<std::ptrdiff_t>(length), ids.end());
-    const HostTensor tokens = HostTensor::of<std::int64_t>(DType::i64, {1, static_cast<std::int64_t>(length)}, window);
+    const HostTensor tokens =
+        HostTensor::of<std::int64_t>(DType::i64, {1, static_cast<std::int64_t>(length)}, window);
     const at::Tensor logits = model_.family->forward(*params_, {{"tokens", torch_view(tokens)}}).at("logits");
     const HostTensor row = host_copy(logits.select(0, 0).select(0, static_cast<std::int64_t>(length) - 1));
     TESSERA_ASSIGN(const std::int32_t next,

@@ -26,10 +26,12 @@ Result<WorkerEndpointOptions> addresses(const WorkerRoleOptions& options) {
   WorkerEndpointOptions endpoint{.control = options.control, .bulk = options.bulk};
   endpoint.transport.shared_folder = options.shared_folder;
   if (endpoint.control.empty()) {
-    TESSERA_ASSIGN(const Endpoints found, RunDirectory(options.run_directory).await_endpoints(coordinator_start));
+    TESSERA_ASSIGN(const Endpoints found,
+                   RunDirectory(options.run_directory).await_endpoints(coordinator_start));
     endpoint.control = found.control;
     endpoint.bulk = found.bulk;
-    if (options.shared_folder.empty() && found.host == host_name()) endpoint.transport.shared_folder = found.shared_folder;
+    if (options.shared_folder.empty() && found.host == host_name())
+      endpoint.transport.shared_folder = found.shared_folder;
   }
   endpoint.heartbeat_interval = heartbeat_interval;
   return endpoint;
@@ -57,7 +59,8 @@ class AddressWatch {
 
 }  // namespace
 
-Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe_text, const std::string& data_folder) {
+Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe_text,
+                                                       const std::string& data_folder) {
   TESSERA_ASSIGN(Recipe parsed, parse_recipe(recipe_text, "the job's recipe", {}, builtin_catalogs()));
   auto recipe = std::make_shared<Recipe>(std::move(parsed));
   prepare_numerics(static_cast<int>(recipe->threads));
@@ -67,7 +70,9 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->method = assemble_method(*recipe, model.specs);
   parts->objective = assemble_objective(*recipe);
   parts->schedule = assemble_schedule(*recipe);
-  parts->make_inner = [recipe] { return assemble_inner(*recipe); };  // also keeps the recipe, to which the method refers
+  parts->make_inner = [recipe] {
+    return assemble_inner(*recipe);
+  };  // also keeps the recipe, to which the method refers
   parts->trainer = {.seed = static_cast<std::uint64_t>(recipe->seed),
                     .batch = recipe->batch,
                     .clip = clip_settings(*recipe),
@@ -93,10 +98,16 @@ int run_worker_role(const WorkerRoleOptions& options) {
   }
   const SystemClock clock;
   const StopSignals signals;
-  Worker worker({.build = build_id(), .host = machine_id(), .pid = getpid(), .capacity = options.capacity, .recipe = {}},
+  Worker worker({.build = build_id(),
+                 .host = machine_id(),
+                 .pid = getpid(),
+                 .capacity = options.capacity,
+                 .recipe = {}},
                 random_bits128(), **endpoint, clock);
-  worker.set_configure([&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
-  const std::string slots = options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;
+  worker.set_configure(
+      [&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
+  const std::string slots =
+      options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;
   worker.set_slot_store(SlotStore(slots, Durability::process));
   AddressWatch addresses_now(options, *endpoint_options);
   worker.start();

@@ -9,17 +9,18 @@
 
 namespace tessera {
 
-/// Parts of a worker from a recipe's text (as the coordinator sent it). `data_folder` overrides data.path; empty: as the
-/// recipe says.
-Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe_text, const std::string& data_folder);
+/// Parts of a worker from a recipe's text (as the coordinator sent it). `data_folder` overrides data.path;
+/// empty: as the recipe says.
+Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe_text,
+                                                       const std::string& data_folder);
 
 struct WorkerRoleOptions {
-  std::string run_directory;     ///< where endpoints.json and slots/ lie
-  std::string control, bulk;     ///< addresses, where there is no run directory in common
-  std::string shared_folder;     ///< bulk data on one host; empty: as endpoints.json says
-  std::string data_folder;       ///< overrides data.path
-  std::string slots_folder;      ///< where slot states are kept; empty: RUN/slots
-  int capacity = 1;              ///< slots it is willing to hold
+  std::string run_directory;  ///< where endpoints.json and slots/ lie
+  std::string control, bulk;  ///< addresses, where there is no run directory in common
+  std::string shared_folder;  ///< bulk data on one host; empty: as endpoints.json says
+  std::string data_folder;    ///< overrides data.path
+  std::string slots_folder;   ///< where slot states are kept; empty: RUN/slots
+  int capacity = 1;           ///< slots it is willing to hold
 };
 /// Works until the coordinator ends it. The exit code.
 int run_worker_role(const WorkerRoleOptions& options);

@@ -1,5 +1,5 @@
-// A model family: from a batch of named tensors to named outputs. What the outputs are worth is the objective's business.
-// One file per family in models/families/, registered under its stem.
+// A model family: from a batch of named tensors to named outputs. What the outputs are worth is the
+// objective's business. One file per family in models/families/, registered under its stem.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -30,7 +30,8 @@ class Family {
   /// Which dimensions of which parameters can be cut together.
   virtual std::vector<CutGroup> cuts() const = 0;
   virtual CostModel cost() const = 0;
-  /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be remade.
+  /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be
+  /// remade.
   virtual void initialize(ParamStore& params, std::uint64_t seed) const = 0;
   /// Batch -> outputs. Text families read "tokens" [B, T] (int64) and give "logits" [B, T, vocab].
   virtual NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const = 0;

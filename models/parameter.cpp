@@ -14,7 +14,8 @@ at::Tensor Parameter::differentiable() const {
   std::int64_t done = 0;
   for (const Leaf& leaf : leaves) {
     if (leaf.rows.begin > done) pieces.push_back(full.narrow(0, done, leaf.rows.begin - done));
-    pieces.push_back(leaf.value);
+    // Times one: the gradient is then a tensor of the owned rows, not a view that keeps the whole one alive.
+    pieces.push_back(leaf.value.mul(1));
     done = leaf.rows.end;
   }
   if (done < spec.rows()) pieces.push_back(full.narrow(0, done, spec.rows() - done));

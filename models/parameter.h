@@ -1,7 +1,9 @@
-// Parameters of a model by name, in one contiguous tensor each, and the slices of them that the active slot trains.
+// Parameters of a model by name, in one contiguous tensor each, and the slices of them that the active slot
+// trains.
 //
-// Partial updates: the whole tensor takes part in the forward pass and carries no gradient itself; each owned row range is a
-// leaf that shares its memory. Layers compute weight gradients for the leaves only (models/layers/sliced_linear.h).
+// Partial updates: the whole tensor takes part in the forward pass and carries no gradient itself; each owned
+// row range is a leaf that shares its memory. Layers compute weight gradients for the leaves only
+// (models/layers/sliced_linear.h).
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -25,8 +27,8 @@ struct Parameter {
 
   bool frozen() const { return leaves.empty(); }
   bool whole() const { return leaves.size() == 1 && leaves[0].rows.count() == spec.rows(); }
-  /// A tensor equal to `full` whose gradient flows to the leaves, for layers that do not know slices (biases, gains,
-  /// embeddings). Exact, but saves no work; matrix products use sliced_linear instead.
+  /// A tensor equal to `full` whose gradient flows to the leaves, for layers that do not know slices (biases,
+  /// gains, embeddings). Exact, but saves no work; matrix products use sliced_linear instead.
   at::Tensor differentiable() const;
 };
 

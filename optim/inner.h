@@ -1,5 +1,5 @@
-// Inner optimizers: what a slot does with a gradient. State is named tensors per piece, so it can be saved, hashed and moved.
-// One file per optimizer in optim/inner/, registered under its stem.
+// Inner optimizers: what a slot does with a gradient. State is named tensors per piece, so it can be saved,
+// hashed and moved. One file per optimizer in optim/inner/, registered under its stem.
 #pragma once
 #include <ATen/core/Tensor.h>
 
@@ -16,9 +16,9 @@ namespace tessera {
 /// One trainable piece: identity is the name ("blocks.0.mlp.up[0:64]"), never a position or an address.
 struct Piece {
   std::string name;
-  at::Tensor value;      ///< updated in place; shape [rows, ...]
-  at::Tensor gradient;   ///< same shape; undefined counts as zero
-  bool decay = true;     ///< weight decay applies
+  at::Tensor value;     ///< updated in place; shape [rows, ...]
+  at::Tensor gradient;  ///< same shape; undefined counts as zero
+  bool decay = true;    ///< weight decay applies
 };
 
 class InnerOptimizer {
@@ -26,7 +26,8 @@ class InnerOptimizer {
   struct Context {};
   static constexpr const char* kind = "inner optimizer";
   virtual ~InnerOptimizer() = default;
-  /// One update of all pieces. `step` counts from 1 (bias correction); `lr` comes from the schedule. No autograd is recorded.
+  /// One update of all pieces. `step` counts from 1 (bias correction); `lr` comes from the schedule. No
+  /// autograd is recorded.
   virtual void step(const std::vector<Piece>& pieces, double lr, std::int64_t step) = 0;
   /// Named state, "piece/exp_avg"; tensors are shared, not copied. Empty before the first step.
   virtual std::map<std::string, at::Tensor> state() const = 0;

@@ -1,5 +1,5 @@
-// Objectives: (outputs, batch) -> a weighted sum and its denominator, kept apart so that micro-batches, ranks and slots add up
-// before anybody divides. One file per objective in optim/objectives/.
+// Objectives: (outputs, batch) -> a weighted sum and its denominator, kept apart so that micro-batches, ranks
+// and slots add up before anybody divides. One file per objective in optim/objectives/.
 #pragma once
 #include <ATen/core/Tensor.h>
 

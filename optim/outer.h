@@ -1,6 +1,6 @@
-// Low-communication methods ("outer" optimizers), each whole in one file of optim/outer/: the local half says when a slot
-// pushes and adopts, the global half how a merge is made. Torch-free: everything is spans of floats, sums are fp64 in slot
-// order, so that production, simulator and sanitizers run the same code.
+// Low-communication methods ("outer" optimizers), each whole in one file of optim/outer/: the local half says
+// when a slot pushes and adopts, the global half how a merge is made. Torch-free: everything is spans of
+// floats, sums are fp64 in slot order, so that production, simulator and sanitizers run the same code.
 #pragma once
 #include <cstdint>
 #include <functional>
@@ -16,20 +16,21 @@
 
 namespace tessera {
 
-/// An elementwise outer update rule on `delta` = theta_start - mean(theta_end). State: one fp32 tensor per name in
-/// state_names(), of the parameter's shape, zero at the start.
+/// An elementwise outer update rule on `delta` = theta_start - mean(theta_end). State: one fp32 tensor per
+/// name in state_names(), of the parameter's shape, zero at the start.
 class OuterRule {
  public:
   struct Context {};
   static constexpr const char* kind = "outer rule";
   virtual ~OuterRule() = default;
   virtual std::vector<std::string> state_names() const = 0;
-  /// Updates theta and the state in place for one range. fp64 inside, one cast to fp32 on storing. `state[i]` belongs to
-  /// state_names()[i].
-  virtual void apply(std::span<float> theta, std::span<const double> delta, std::span<const std::span<float>> state) const = 0;
+  /// Updates theta and the state in place for one range. fp64 inside, one cast to fp32 on storing. `state[i]`
+  /// belongs to state_names()[i].
+  virtual void apply(std::span<float> theta, std::span<const double> delta,
+                     std::span<const std::span<float>> state) const = 0;
 };
-/// Rules "sgd" (theta -= lr delta; momentum is ignored) and "nesterov" (momentum as torch.optim.SGD: b = mu b + delta;
-/// theta -= lr (delta + mu b); without momentum it is sgd and keeps no state).
+/// Rules "sgd" (theta -= lr delta; momentum is ignored) and "nesterov" (momentum as torch.optim.SGD: b = mu b
+/// + delta; theta -= lr (delta + mu b); without momentum it is sgd and keeps no state).
 std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double lr, double momentum);
 std::vector<std::string> outer_rule_names();
 
@@ -45,8 +46,8 @@ struct Due {
   std::vector<std::int32_t> push;   ///< fragments to contribute after this step
 };
 
-/// The merged delta (or gradient) of rows `rows` of one parameter, and what it is applied to. Only rows with at least one
-/// contribution appear, so what nobody trained keeps parameter and state.
+/// The merged delta (or gradient) of rows `rows` of one parameter, and what it is applied to. Only rows with
+/// at least one contribution appear, so what nobody trained keeps parameter and state.
 struct Update {
   const ParamSpec* spec = nullptr;
   Rows rows;
@@ -55,8 +56,8 @@ struct Update {
   std::vector<std::span<float>> state;  ///< one per state_names(), of the same rows
 };
 
-/// Steps an inner optimizer on merged gradients, for methods whose coordinator steps (data_parallel). Implemented over LibTorch
-/// in optim/gradient_step.cpp; methods see only this.
+/// Steps an inner optimizer on merged gradients, for methods whose coordinator steps (data_parallel).
+/// Implemented over LibTorch in optim/gradient_step.cpp; methods see only this.
 class GradientStep {
  public:
   virtual ~GradientStep() = default;
@@ -69,7 +70,7 @@ class OuterMethod {
  public:
   struct Context {
     std::vector<ParamSpec> specs;
-    std::int64_t steps = 1;         ///< H
+    std::int64_t steps = 1;  ///< H
     std::string rule = "nesterov";
     double lr = 0.7, momentum = 0.9;
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null

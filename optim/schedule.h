@@ -1,5 +1,5 @@
-// Learning-rate schedules: a factor of the base rate as a function of the slot's step alone, so a restart needs no state.
-// One file per schedule in optim/schedules/. Torch-free.
+// Learning-rate schedules: a factor of the base rate as a function of the slot's step alone, so a restart
+// needs no state. One file per schedule in optim/schedules/. Torch-free.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,8 @@ namespace tessera {
 class Schedule {
  public:
   struct Context {
-    std::int64_t horizon = 0;  ///< inner steps of the whole run (rounds x steps), where the settings do not say
+    std::int64_t horizon =
+        0;  ///< inner steps of the whole run (rounds x steps), where the settings do not say
   };
   static constexpr const char* kind = "schedule";
   virtual ~Schedule() = default;

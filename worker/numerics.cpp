@@ -17,8 +17,9 @@ void prepare_numerics(int threads) {
 }
 
 std::string numerics_fingerprint() {
-  return std::string("torch ") + TORCH_VERSION + "; threads " + std::to_string(at::get_num_threads()) + "; cpu " +
-         at::get_cpu_capability() + "; mkl " + (at::hasMKL() ? "on" : "off") + "; denormals flushed";
+  return std::string("torch ") + TORCH_VERSION + "; threads " + std::to_string(at::get_num_threads()) +
+         "; cpu " + at::get_cpu_capability() + "; mkl " + (at::hasMKL() ? "on" : "off") +
+         "; denormals flushed";
 }
 
 }  // namespace tessera

@@ -17,7 +17,8 @@ MutableBytes row_bytes(Parameter& parameter, Rows rows) {
 template <class Visit>
 void for_each_leaf(ParamStore& params, Visit visit) {
   for (auto& [name, parameter] : params.all()) {
-    for (Leaf& leaf : parameter.leaves) visit(parameter, leaf, piece_name(name, leaf.rows, parameter.spec.rows()));
+    for (Leaf& leaf : parameter.leaves)
+      visit(parameter, leaf, piece_name(name, leaf.rows, parameter.spec.rows()));
   }
 }
 
@@ -91,7 +92,9 @@ std::vector<Piece> Replica::pieces() {
 
 TensorMap Replica::own_values() {
   TensorMap values;
-  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) { values.emplace(name, host_copy(leaf.value)); });
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    values.emplace(name, host_copy(leaf.value));
+  });
   return values;
 }
 

@@ -1,5 +1,5 @@
-// The model of a worker: one set of parameters, on which the worker's slots take turns. Only the active slot's own rows differ
-// from the committed parameters it adopted; the others' are parked.
+// The model of a worker: one set of parameters, on which the worker's slots take turns. Only the active
+// slot's own rows differ from the committed parameters it adopted; the others' are parked.
 #pragma once
 #include <memory>
 #include <string>
@@ -21,7 +21,8 @@ class Replica {
 
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
-  /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own values of those tensors.
+  /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
+  /// values of those tensors.
   void adopt(SlotRun& run, const TensorMap& parameters);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);

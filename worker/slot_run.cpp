@@ -14,7 +14,8 @@ constexpr const char* pushed_name = "slot/pushed";
 
 HostTensor versions_tensor(const std::vector<Version>& versions) {
   HostTensor tensor = HostTensor::empty(DType::i64, {static_cast<std::int64_t>(versions.size())});
-  std::transform(versions.begin(), versions.end(), tensor.as<std::int64_t>().begin(), [](Version v) { return v.value; });
+  std::transform(versions.begin(), versions.end(), tensor.as<std::int64_t>().begin(),
+                 [](Version v) { return v.value; });
   return tensor;
 }
 
@@ -38,7 +39,8 @@ std::vector<Version> as_versions(const std::vector<std::int64_t>& values) {
 
 TensorMap SlotRun::state(const SlotProgress& progress) const {
   TensorMap state;
-  for (const auto& [name, tensor] : inner->state()) state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
+  for (const auto& [name, tensor] : inner->state())
+    state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
   state.emplace(step_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {progress.step}));
   state.emplace(adopted_name, versions_tensor(progress.adopted));
   state.emplace(pushed_name, versions_tensor(progress.pushed));
@@ -49,7 +51,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   TESSERA_ASSIGN(auto saved_step, integers(state, step_name, slot));
   TESSERA_ASSIGN(auto adopted_versions, integers(state, adopted_name, slot));
   TESSERA_ASSIGN(auto pushed_versions, integers(state, pushed_name, slot));
-  if (saved_step.size() != 1) return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed step counter");
+  if (saved_step.size() != 1)
+    return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed step counter");
   std::map<std::string, at::Tensor> moments;
   for (const auto& [name, tensor] : state) {
     if (name.starts_with(inner_prefix)) {
@@ -60,7 +63,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   }
   inner->load(moments);
   step = saved_step[0];
-  return SlotProgress{.step = step, .adopted = as_versions(adopted_versions), .pushed = as_versions(pushed_versions)};
+  return SlotProgress{
+      .step = step, .adopted = as_versions(adopted_versions), .pushed = as_versions(pushed_versions)};
 }
 
 }  // namespace tessera

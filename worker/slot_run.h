@@ -1,5 +1,6 @@
-// A slot at work: what it owns, how far it is, its inner optimizer. Everything that a slot's next contribution depends on is here
-// or in the committed parameters, so a run can be saved, moved to another worker and continued bit for bit.
+// A slot at work: what it owns, how far it is, its inner optimizer. Everything that a slot's next
+// contribution depends on is here or in the committed parameters, so a run can be saved, moved to another
+// worker and continued bit for bit.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -21,18 +22,20 @@ struct SlotRun {
   SlotId slot;
   RowSet owned;
   Attempt attempt;
-  std::int64_t step = 0;                       ///< inner steps done since the beginning of training
+  std::int64_t step = 0;  ///< inner steps done since the beginning of training
   std::unique_ptr<InnerOptimizer> inner;
-  Work work;                                   ///< since the last contribution
+  Work work;  ///< since the last contribution
 
-  /// Committed parameters that the slot has adopted, whole tensors by name (shared with other slots and with the wire).
+  /// Committed parameters that the slot has adopted, whole tensors by name (shared with other slots and with
+  /// the wire).
   TensorMap adopted;
-  /// Own values of the owned rows, by piece name, while another slot is active on the replica; empty when nothing differs from
-  /// `adopted`.
+  /// Own values of the owned rows, by piece name, while another slot is active on the replica; empty when
+  /// nothing differs from `adopted`.
   TensorMap parked;
 
-  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", and the protocol's progress as "slot/step",
-  /// "slot/adopted", "slot/pushed". The data cursor is step x batch, since a slot's stream is a function of the position.
+  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", and the protocol's progress as
+  /// "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch, since a slot's stream is a
+  /// function of the position.
   TensorMap state(const SlotProgress& progress) const;
   /// Takes over a saved state. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);

@@ -1,5 +1,5 @@
-// Slot states on the worker's disk: slots/KK/DIGEST.safetensors under the run directory, the newest few kept, so that whoever
-// takes over a slot on this machine finds the state that the coordinator's grant names.
+// Slot states on the worker's disk: slots/KK/DIGEST.safetensors under the run directory, the newest few kept,
+// so that whoever takes over a slot on this machine finds the state that the coordinator's grant names.
 #pragma once
 #include <string>
 
@@ -14,8 +14,10 @@ namespace tessera {
 class SlotStore {
  public:
   /// `folder` is "slots" of a run directory, or the worker's own.
-  SlotStore(std::string folder, Durability durability) : folder_(std::move(folder)), durability_(durability) {}
-  /// Writes the encoded state of a slot; older ones beyond the three newest go. The digest is state_digest of the tensors.
+  SlotStore(std::string folder, Durability durability)
+      : folder_(std::move(folder)), durability_(durability) {}
+  /// Writes the encoded state of a slot; older ones beyond the three newest go. The digest is state_digest of
+  /// the tensors.
   Status save(SlotId slot, const Digest& digest, Bytes encoded) const;
   /// The state with this digest, verified. Error: not here, or damaged.
   Result<TensorMap> load(SlotId slot, const Digest& digest) const;

@@ -8,35 +8,51 @@ namespace tessera {
 
 at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::f32: return at::kFloat;
-    case DType::f64: return at::kDouble;
-    case DType::bf16: return at::kBFloat16;
-    case DType::f16: return at::kHalf;
-    case DType::i64: return at::kLong;
-    case DType::i32: return at::kInt;
-    case DType::u8: return at::kByte;
+    case DType::f32:
+      return at::kFloat;
+    case DType::f64:
+      return at::kDouble;
+    case DType::bf16:
+      return at::kBFloat16;
+    case DType::f16:
+      return at::kHalf;
+    case DType::i64:
+      return at::kLong;
+    case DType::i32:
+      return at::kInt;
+    case DType::u8:
+      return at::kByte;
   }
   return at::kFloat;
 }
 
 DType dtype_of(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return DType::f32;
-    case at::kDouble: return DType::f64;
-    case at::kBFloat16: return DType::bf16;
-    case at::kHalf: return DType::f16;
-    case at::kLong: return DType::i64;
-    case at::kInt: return DType::i32;
-    case at::kByte: return DType::u8;
-    default: TESSERA_CHECK(false, ": tensors of type ", at::toString(type), " have no host form");
+    case at::kFloat:
+      return DType::f32;
+    case at::kDouble:
+      return DType::f64;
+    case at::kBFloat16:
+      return DType::bf16;
+    case at::kHalf:
+      return DType::f16;
+    case at::kLong:
+      return DType::i64;
+    case at::kInt:
+      return DType::i32;
+    case at::kByte:
+      return DType::u8;
+    default:
+      TESSERA_CHECK(false, ": tensors of type ", at::toString(type), " have no host form");
   }
   return DType::f32;
 }
 
 at::Tensor torch_view(const HostTensor& tensor) {
   auto keep = tensor.buffer.keep;
-  return at::from_blob(const_cast<std::byte*>(tensor.bytes().data()), tensor.shape, [keep](void*) {},
-                       at::TensorOptions().dtype(scalar_type(tensor.dtype)));
+  return at::from_blob(
+      const_cast<std::byte*>(tensor.bytes().data()), tensor.shape, [keep](void*) {},
+      at::TensorOptions().dtype(scalar_type(tensor.dtype)));
 }
 
 std::map<std::string, at::Tensor> torch_views(const TensorMap& tensors) {

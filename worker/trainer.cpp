@@ -15,7 +15,9 @@ namespace {
 
 class Stopwatch {
  public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
@@ -48,7 +50,8 @@ Status Trainer::step(SlotRun& run) {
   const auto first = static_cast<std::uint64_t>(run.step * settings_.batch);
   const Batch batch = parts_.data.train(run.slot, first, static_cast<std::uint64_t>(settings_.batch));
   // Dropout and the like draw from a key, not from a running state: a re-run step draws the same numbers.
-  at::manual_seed(key_of({settings_.seed, static_cast<std::uint64_t>(run.slot.value), static_cast<std::uint64_t>(run.step)}));
+  at::manual_seed(key_of(
+      {settings_.seed, static_cast<std::uint64_t>(run.slot.value), static_cast<std::uint64_t>(run.step)}));
 
   parts_.replica.params().clear_gradients();
   const Objective::Value loss = forward(batch.tensors);
@@ -77,9 +80,11 @@ Status Trainer::step(SlotRun& run) {
 }
 
 bool Trainer::evaluate_batch(std::uint64_t index, Evaluated& sums) {
-  if (settings_.eval_batches != 0 && index >= static_cast<std::uint64_t>(settings_.eval_batches)) return false;
+  if (settings_.eval_batches != 0 && index >= static_cast<std::uint64_t>(settings_.eval_batches))
+    return false;
   at::NoGradGuard no_grad;
-  const std::optional<Batch> batch = parts_.data.held_out(index, static_cast<std::uint64_t>(settings_.eval_batch));
+  const std::optional<Batch> batch =
+      parts_.data.held_out(index, static_cast<std::uint64_t>(settings_.eval_batch));
   if (!batch) return false;
   const Objective::Value loss = forward(batch->tensors);
   sums.loss_sum += loss.sum.item<double>();

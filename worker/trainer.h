@@ -1,4 +1,5 @@
-// One inner step of a slot: batch, forward, loss, backward over the owned slices, clip, inner update. And the held-out loss.
+// One inner step of a slot: batch, forward, loss, backward over the owned slices, clip, inner update. And the
+// held-out loss.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -16,11 +17,11 @@ namespace tessera {
 
 struct TrainerSettings {
   std::uint64_t seed = 0;
-  std::int64_t batch = 8;            ///< samples per inner step and slot
+  std::int64_t batch = 8;  ///< samples per inner step and slot
   ClipSettings clip;
-  bool steps_locally = true;         ///< false: gradients are brought to the coordinator, which steps
-  std::int64_t eval_batch = 16;      ///< samples per held-out batch
-  std::int64_t eval_batches = 0;     ///< held-out batches per evaluation; 0: all
+  bool steps_locally = true;      ///< false: gradients are brought to the coordinator, which steps
+  std::int64_t eval_batch = 16;   ///< samples per held-out batch
+  std::int64_t eval_batches = 0;  ///< held-out batches per evaluation; 0: all
 };
 
 /// What a trainer works with; owned by whoever assembles the worker.
@@ -38,8 +39,8 @@ class Trainer {
   /// Does the slot's next inner step on the replica (activating the slot) and adds to run.work.
   /// Error: the loss is not finite; names slot and step.
   Status step(SlotRun& run);
-  /// Adds the loss of the parameters that the replica shows on held-out batch `index` to `sums`. False: there is no such batch,
-  /// the evaluation is complete.
+  /// Adds the loss of the parameters that the replica shows on held-out batch `index` to `sums`. False: there
+  /// is no such batch, the evaluation is complete.
   bool evaluate_batch(std::uint64_t index, Evaluated& sums);
   const TrainerSettings& settings() const { return settings_; }
 

@@ -24,25 +24,33 @@ Worker::Worker(WorkerIdentity identity, Incarnation incarnation, Endpoint& endpo
   endpoint_.identify({}, {}, incarnation);
 }
 
-void Worker::start() { perform(machine_.start(clock_.now())); }
+void Worker::start() {
+  perform(machine_.start(clock_.now()));
+}
 
-void Worker::quit(const std::string& reason) { feed(worker_event::Quit{reason}); }
+void Worker::quit(const std::string& reason) {
+  feed(worker_event::Quit{reason});
+}
 
 void Worker::pump(Instant wait_until) {
   if (ended_) return;
   const Instant until = pending_ ? Instant{} : std::min(wait_until, machine_.wake_at());
-  for (auto arrival = endpoint_.receive(until); arrival && !ended_; arrival = endpoint_.receive(Instant{})) take(*arrival);
+  for (auto arrival = endpoint_.receive(until); arrival && !ended_; arrival = endpoint_.receive(Instant{}))
+    take(*arrival);
   if (!ended_ && clock_.now() >= machine_.wake_at()) feed(worker_event::Tick{});
   if (ended_ || !pending_) return;
   const WorkerAction action = *pending_;
-  const WorkerEvent answer = std::visit(
-      Overloaded{[this](const worker_action::Configure& a) { return work(a); },
-                 [this](const worker_action::Restore& a) { return work(a); },
-                 [this](const worker_action::Run& a) { return work(a); },
-                 [this](const worker_action::Contribute& a) { return work(a); },
-                 [this](const worker_action::Evaluate& a) { return work(a); },
-                 [](const auto&) -> WorkerEvent { TESSERA_CHECK(false, ": not a work action"); return worker_event::Tick{}; }},
-      action);
+  const WorkerEvent answer =
+      std::visit(Overloaded{[this](const worker_action::Configure& a) { return work(a); },
+                            [this](const worker_action::Restore& a) { return work(a); },
+                            [this](const worker_action::Run& a) { return work(a); },
+                            [this](const worker_action::Contribute& a) { return work(a); },
+                            [this](const worker_action::Evaluate& a) { return work(a); },
+                            [](const auto&) -> WorkerEvent {
+                              TESSERA_CHECK(false, ": not a work action");
+                              return worker_event::Tick{};
+                            }},
+                 action);
   if (ended_) return;
   pending_.reset();
   feed(answer);
@@ -62,7 +70,9 @@ void Worker::take(const Arrival& arrival) {
   feed(worker_event::FetchDone{fetched.ref.digest, true, {}});
 }
 
-void Worker::feed(const WorkerEvent& event) { perform(machine_.handle(event, clock_.now())); }
+void Worker::feed(const WorkerEvent& event) {
+  perform(machine_.handle(event, clock_.now()));
+}
 
 void Worker::perform(const WorkerActions& actions) {
   for (const WorkerAction& action : actions) {
@@ -80,7 +90,9 @@ void Worker::perform(const WorkerAction& action) {
   std::visit(
       Overloaded{
           [this](const worker_action::Send& a) { endpoint_.send(coordinator_peer, a.message); },
-          [this](const worker_action::Identify& a) { endpoint_.identify(a.job, a.epoch, machine_.incarnation()); },
+          [this](const worker_action::Identify& a) {
+            endpoint_.identify(a.job, a.epoch, machine_.incarnation());
+          },
           [this](const worker_action::Fetch& a) { endpoint_.fetch(coordinator_peer, a.blob); },
           [this](const worker_action::Forget& a) { blobs_.erase(a.digest); },
           [this](const worker_action::Withdraw& a) { endpoint_.withdraw(a.digest); },
@@ -116,7 +128,8 @@ Result<TensorMap> Worker::parameters_of(const FragmentHead& head) {
   for (const auto& [name, tensor] : file.tensors) {
     const auto& known = replica_->params().all();
     auto parameter = known.find(name);
-    if (parameter == known.end() || parameter->second.spec.shape != tensor.shape || tensor.dtype != DType::f32) {
+    if (parameter == known.end() || parameter->second.spec.shape != tensor.shape ||
+        tensor.dtype != DType::f32) {
       return fail(ExitCode::refused_recipe, where, ": tensor '", name, "' is not of this model");
     }
   }
@@ -170,9 +183,11 @@ Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore&
   }
   auto blob = blobs_.find(action.blob->digest);
   TESSERA_CHECK(blob != blobs_.end(), ": a slot state was not fetched before it was restored");
-  TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, "state of slot " + std::to_string(action.slot.value)));
+  TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer,
+                                               "state of slot " + std::to_string(action.slot.value)));
   if (state_digest(file.tensors) != action.state) {
-    return fail(ExitCode::storage, "the fetched state of slot ", action.slot, " does not have the digest that was granted");
+    return fail(ExitCode::storage, "the fetched state of slot ", action.slot,
+                " does not have the digest that was granted");
   }
   // Kept here too, so that the next holder on this machine finds it.
   TESSERA_TRY(store_->save(action.slot, action.state, blob->second.bytes()));
@@ -200,8 +215,12 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
   replica_->activate(run);
   const TensorMap own =
       parts_->method->payload() == Payload::gradient ? replica_->own_gradients() : replica_->own_values();
-  worker_event::Contributed contributed{.slot = action.slot, .attempt = action.attempt, .parts = {}, .slot_state = {},
-                                        .slot_state_blob = {}, .work = {}};
+  worker_event::Contributed contributed{.slot = action.slot,
+                                        .attempt = action.attempt,
+                                        .parts = {},
+                                        .slot_state = {},
+                                        .slot_state_blob = {},
+                                        .work = {}};
   const auto fragments = parts_->method->fragments();
   for (const KnownVersion& known : action.fragments) {
     const std::vector<std::string>& names = fragments.at(static_cast<std::size_t>(known.fragment.value));

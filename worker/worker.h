@@ -1,5 +1,6 @@
-// A worker: performs what its protocol machine (worker/protocol) asks for, on a model replica, and tells it what came of it. One
-// object serves the process of `tessera worker` (blocking) and debug mode (pumped beside the coordinator in one thread).
+// A worker: performs what its protocol machine (worker/protocol) asks for, on a model replica, and tells it
+// what came of it. One object serves the process of `tessera worker` (blocking) and debug mode (pumped beside
+// the coordinator in one thread).
 #pragma once
 #include <functional>
 #include <map>
@@ -31,8 +32,8 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   TrainerSettings trainer;
-  Version rounds;               ///< merges of each fragment in the whole run
-  Ready ready;                  ///< what this worker says of its data and numerics
+  Version rounds;  ///< merges of each fragment in the whole run
+  Ready ready;     ///< what this worker says of its data and numerics
 };
 
 class Worker {
@@ -46,8 +47,8 @@ class Worker {
   void set_slot_store(SlotStore store) { store_ = std::make_unique<SlotStore>(std::move(store)); }
 
   void start();
-  /// Handles what has arrived and does one slice of work (an inner step, a few held-out batches). Without work it waits for
-  /// arrivals, at most until the machine's next deadline or `wait_until`.
+  /// Handles what has arrived and does one slice of work (an inner step, a few held-out batches). Without
+  /// work it waits for arrivals, at most until the machine's next deadline or `wait_until`.
   void pump(Instant wait_until);
   /// Leaves in good order.
   void quit(const std::string& reason);
@@ -81,13 +82,13 @@ class Worker {
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<Trainer> trainer_;
   std::map<SlotId, SlotRun> runs_;
-  std::map<Digest, Blob> blobs_;                   ///< fetched, until Forget
-  std::optional<WorkerAction> pending_;            ///< the one work action that is not answered yet
+  std::map<Digest, Blob> blobs_;         ///< fetched, until Forget
+  std::optional<WorkerAction> pending_;  ///< the one work action that is not answered yet
   struct Evaluation {
     Evaluated sums;
     std::uint64_t next_batch = 0;
   };
-  std::optional<Evaluation> evaluation_;           ///< under way
+  std::optional<Evaluation> evaluation_;  ///< under way
   std::optional<worker_action::Exit> ended_;
 };
 

@@ -1,6 +1,6 @@
-// How a party talks: messages to peers on the control path, blobs on the bulk path. Transports move bytes and decide nothing.
-// Implementations: zmq_endpoint (an I/O thread with a control and a bulk socket; shared memory on one host) and
-// inproc_endpoint (one thread, no sockets: debug mode and tests).
+// How a party talks: messages to peers on the control path, blobs on the bulk path. Transports move bytes and
+// decide nothing. Implementations: zmq_endpoint (an I/O thread with a control and a bulk socket; shared
+// memory on one host) and inproc_endpoint (one thread, no sockets: debug mode and tests).
 #pragma once
 #include <cstdint>
 #include <map>
@@ -15,8 +15,8 @@
 
 namespace tessera {
 
-using PeerId = Bits128;                       ///< random routing id of a connection; never a slot
-inline constexpr PeerId coordinator_peer{};   ///< how a worker addresses its one coordinator
+using PeerId = Bits128;                      ///< random routing id of a connection; never a slot
+inline constexpr PeerId coordinator_peer{};  ///< how a worker addresses its one coordinator
 
 struct Received {
   PeerId from;
@@ -26,16 +26,16 @@ struct Received {
 struct BlobArrived {
   PeerId from;
   BlobRef ref;
-  Result<Blob> blob;                          ///< verified against ref.digest, or why it could not be had
+  Result<Blob> blob;  ///< verified against ref.digest, or why it could not be had
 };
 using Arrival = std::variant<Received, BlobArrived>;
 
 /// Counters that only grow; monitoring reads them.
 struct TransportCounters {
   std::uint64_t control_bytes_in = 0, control_bytes_out = 0;
-  std::uint64_t bulk_bytes_in = 0, bulk_bytes_out = 0;            ///< payload over sockets
-  std::uint64_t shared_bytes_in = 0;                              ///< payload over shared memory
-  std::map<std::string, std::uint64_t> dropped;                   ///< messages dropped, by reason
+  std::uint64_t bulk_bytes_in = 0, bulk_bytes_out = 0;  ///< payload over sockets
+  std::uint64_t shared_bytes_in = 0;                    ///< payload over shared memory
+  std::map<std::string, std::uint64_t> dropped;         ///< messages dropped, by reason
 };
 
 class Endpoint {
@@ -47,10 +47,12 @@ class Endpoint {
   virtual void send(PeerId to, const Message& message) = 0;
   /// The next arrival, waiting until the deadline; nothing when it passes.
   virtual std::optional<Arrival> receive(Instant deadline) = 0;
-  /// Makes a blob fetchable by peers until withdrawn; the reference names its shared-memory file where there is one.
+  /// Makes a blob fetchable by peers until withdrawn; the reference names its shared-memory file where there
+  /// is one.
   virtual BlobRef offer(const Blob& blob) = 0;
   virtual void withdraw(const Digest& digest) = 0;
-  /// Starts to fetch a blob; ends in exactly one BlobArrived. A second fetch of the same digest joins the first.
+  /// Starts to fetch a blob; ends in exactly one BlobArrived. A second fetch of the same digest joins the
+  /// first.
   virtual void fetch(PeerId from, const BlobRef& ref) = 0;
   virtual TransportCounters counters() const = 0;
 };

@@ -31,7 +31,9 @@ void ObjectiveSettings::fields(FieldVisitor& f) {
 
 void SyncSettings::fields(FieldVisitor& f) {
   f.field({"steps", "inner steps H that a slot takes between two merges", at_least(1)}, steps);
-  f.field({"quorum", "mode drop: so many contributions may close a merge, two leases after they are there; 0: two thirds of the slots",
+  f.field({"quorum",
+           "mode drop: so many contributions may close a merge, two leases after they are there; 0: two "
+           "thirds of the slots",
            at_least(0)},
           quorum);
 }

@@ -104,8 +104,7 @@ class Gpt final : public Family {
   std::vector<ParamSpec> specs_;
 };
 
-// ---- parameters
-// -------------------------------------------------------------------------------------------------------
+// ---- parameters ----
 
 /// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the
 /// width is shared by all units.
@@ -189,8 +188,7 @@ void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
   }
 }
 
-// ---- forward
-// ----------------------------------------------------------------------------------------------------------
+// ---- forward ----
 
 at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
   if (s_.norm == "rmsnorm") return rms_norm(x, params[name + ".gain"]);

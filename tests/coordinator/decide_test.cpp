@@ -89,7 +89,8 @@ TEST(Decide, TheSameIdentityWithOtherBytesRaisesTheAlarm) {
   bench.give(0, 100);
   bench.from(11, bench.offer(0, 101));
   EXPECT_EQ(bench.order(), "rejected lease Grant Rejected");
-  EXPECT_EQ(bench.state.ledger.fragments[0].staged.at(0).record.digest, (Digest{100, 1})) << "what was taken stands";
+  EXPECT_EQ(bench.state.ledger.fragments[0].staged.at(0).record.digest, (Digest{100, 1}))
+      << "what was taken stands";
   EXPECT_EQ(bench.sent<Grant>()[0].slot_state, (Digest{100, 2})) << "the slot goes back to it";
 }
 

@@ -9,7 +9,8 @@ namespace {
 
 std::vector<std::uint64_t> holders(const State& state) {
   std::vector<std::uint64_t> holders;
-  for (const SlotLedger& slot : state.ledger.slots) holders.push_back(slot.attempt.value > 0 ? slot.holder.high : 0);
+  for (const SlotLedger& slot : state.ledger.slots)
+    holders.push_back(slot.attempt.value > 0 ? slot.holder.high : 0);
   return holders;
 }
 

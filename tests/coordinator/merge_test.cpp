@@ -42,8 +42,7 @@ struct Outer {
   }
 };
 
-// ---- golden vectors
-// ---------------------------------------------------------------------------------------------------
+// ---- golden vectors ----
 
 /// y = x w + b with two inputs, mean squared error over two samples, one SGD(0.1) step; returns the loss
 /// before it.
@@ -122,8 +121,7 @@ TEST(MergeGolden, FourSlotsWithTwoSlicesAverageOverOwners) {  // 3.3 c)
   expect_near(outer.theta.at("cut"), {-9.181, -8.908, -25.2025, -21.043});
 }
 
-// ---- invariants
-// -------------------------------------------------------------------------------------------------------
+// ---- invariants ----
 
 TEST(Merge, OneSlotWithPlainAveragingIsPlainTrainingBitForBit) {  // 1
   for (std::uint64_t seed = 0; seed < 30; ++seed) {

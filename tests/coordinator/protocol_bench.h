@@ -1,4 +1,5 @@
-// A coordinator's pure core on the bench: feeds events, keeps the actions, answers Fetch and Merge when asked to.
+// A coordinator's pure core on the bench: feeds events, keeps the actions, answers Fetch and Merge when asked
+// to.
 #pragma once
 #include <algorithm>
 #include <string>
@@ -26,7 +27,8 @@ class ProtocolBench {
  public:
   explicit ProtocolBench(CoordinatorSettings settings, Epoch epoch = Epoch{1})
       : ProtocolBench(settings, Ledger(settings.slots(), {chain_digest({}, {0, 7}, {})}), epoch) {}
-  ProtocolBench(CoordinatorSettings settings, Ledger ledger, Epoch epoch) : state(settings, std::move(ledger)) {
+  ProtocolBench(CoordinatorSettings settings, Ledger ledger, Epoch epoch)
+      : state(settings, std::move(ledger)) {
     const FragmentLedger& fragment = state.ledger.fragments[0];
     feed(event::Start{epoch, {FragmentHead{{}, fragment.version, {{0, 8}, 4, ""}, fragment.chain}}, {}});
   }
@@ -36,7 +38,8 @@ class ProtocolBench {
     return decision;
   }
   const Decision& from(std::uint64_t worker, const Message& message) {
-    return feed(event::Arrived{{worker, 0}, Header{state.settings.job, state.epoch, {worker, 0}, 0}, message});
+    return feed(
+        event::Arrived{{worker, 0}, Header{state.settings.job, state.epoch, {worker, 0}, 0}, message});
   }
   /// Greets and is ready.
   void join(std::uint64_t worker, std::int32_t capacity = 1) {
@@ -59,7 +62,8 @@ class ProtocolBench {
   const Decision& refuse(std::int32_t slot, std::uint64_t content) {
     const Offer given = offer(slot, content);
     from(state.ledger.slots[slot].holder.high, given);
-    return feed(event::Fetched{given.key, given.contribution.digest, event::Fetched::Outcome::refused, "mlp.up", "not finite"});
+    return feed(event::Fetched{given.key, given.contribution.digest, event::Fetched::Outcome::refused,
+                               "mlp.up", "not finite"});
   }
   const Decision& merged(Version version) {
     const std::uint64_t v = static_cast<std::uint64_t>(version.value);
@@ -99,8 +103,8 @@ class ProtocolBench {
 };
 
 inline std::string ProtocolBench::order() const {
-  static constexpr const char* records[] = {"open",  "facts",  "lease",  "staged",    "lost",
-                                            "rejected", "fresh", "sealed", "commit", "evaluated", "rollback"};
+  static constexpr const char* records[] = {"open",  "facts",  "lease",  "staged",    "lost",    "rejected",
+                                            "fresh", "sealed", "commit", "evaluated", "rollback"};
   std::string order;
   for (const Action& action : decision.actions) {
     std::string word;

@@ -1,5 +1,5 @@
-// A worker without a model: drives the worker machine over an endpoint, "trains" by keyed noise that depends on the adopted
-// parameters, and keeps slot states in a map that outlives it, as a machine's disk does.
+// A worker without a model: drives the worker machine over an endpoint, "trains" by keyed noise that depends
+// on the adopted parameters, and keeps slot states in a map that outlives it, as a machine's disk does.
 #pragma once
 #include <map>
 #include <memory>
@@ -18,7 +18,10 @@ using SlotStates = std::map<Digest, TensorMap>;
 class ToyWorker {
  public:
   ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk)
-      : endpoint_(std::move(endpoint)), plan_(std::move(plan)), disk_(disk), machine_(identity(), {number, 1}) {
+      : endpoint_(std::move(endpoint)),
+        plan_(std::move(plan)),
+        disk_(disk),
+        machine_(identity(), {number, 1}) {
     incarnation_ = {number, 1};
   }
   void start(Instant now) { perform(machine_.start(now)); }
@@ -85,7 +88,8 @@ class ToyWorker {
       train(slots_.at(run->slot), key_of({std::uint64_t(run->slot.value), std::uint64_t(run->first)}));
       return worker_event::Ran{run->slot, run->attempt, 1};
     }
-    if (const auto* contribute = std::get_if<worker_action::Contribute>(&action)) return contributed(*contribute);
+    if (const auto* contribute = std::get_if<worker_action::Contribute>(&action))
+      return contributed(*contribute);
     const auto& evaluate = std::get<worker_action::Evaluate>(action);
     return worker_event::EvaluationDone{Evaluated{evaluate.version, 2.0, 1.0, 0, 0}};
   }
@@ -118,13 +122,14 @@ class ToyWorker {
   WorkerEvent contributed(const worker_action::Contribute& action) {
     Slot& slot = slots_.at(action.slot);
     TensorMap pieces = pieces_of(slot.values, slot.owned, small_specs());
-    if (std::exchange(spoil_next, false)) pieces.begin()->second.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+    if (std::exchange(spoil_next, false))
+      pieces.begin()->second.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
     worker_event::Contributed done{action.slot, action.attempt, {}, {}, std::nullopt, {}};
     done.parts.push_back({FragmentId{0}, endpoint_->offer(Blob(encode_safetensors(pieces)))});
     const SlotProgress& p = action.progress;
-    const TensorMap state{
-        {"progress", HostTensor::of<std::int64_t>(DType::i64, {3}, {p.step, p.adopted[0].value, p.pushed[0].value})},
-        {"moment", HostTensor::of<float>(DType::f32, {1}, {slot.moment})}};
+    const TensorMap state{{"progress", HostTensor::of<std::int64_t>(
+                                           DType::i64, {3}, {p.step, p.adopted[0].value, p.pushed[0].value})},
+                          {"moment", HostTensor::of<float>(DType::f32, {1}, {slot.moment})}};
     done.slot_state = state_digest(state);
     disk_[done.slot_state] = state;
     if (action.save_state) done.slot_state_blob = endpoint_->offer(Blob(encode_safetensors(state)));

@@ -6,18 +6,28 @@ state is xxh3-128 over the digests of its tensors in order of their names, each 
 import json, struct, sys
 from xxhash import xxh3_128
 
-digests = {}
-for path in (a for a in sys.argv[1:] if a != "-v"):
-    file = open(path, "rb").read()
-    start = 8 + struct.unpack("<Q", file[:8])[0]
-    for name, t in json.loads(file[8:start]).items():
-        if name != "__metadata__":
-            begin, end = t["data_offsets"]
-            head = f"{name}\0{t['dtype']}\0".encode() + struct.pack(f"<{1 + len(t['shape'])}Q", len(t["shape"]), *t["shape"])
-            digests[name] = xxh3_128(head + file[start + begin:start + end]).intdigest()
-state = xxh3_128()
-for name, digest in sorted(digests.items()):
-    state.update(struct.pack("<QQ", digest >> 64, digest & (2**64 - 1)))
-    if "-v" in sys.argv:
-        print(f"{digest:032x}  {name}")
-print(state.hexdigest())
+
+def words(digest):
+    return struct.pack("<QQ", digest >> 64, digest & (2**64 - 1))
+
+
+def state_digest(paths, verbose=False):
+    digests = {}
+    for path in paths:
+        file = open(path, "rb").read()
+        start = 8 + struct.unpack("<Q", file[:8])[0]
+        for name, t in json.loads(file[8:start]).items():
+            if name != "__metadata__":
+                begin, end = t["data_offsets"]
+                head = f"{name}\0{t['dtype']}\0".encode() + struct.pack(f"<{1 + len(t['shape'])}Q", len(t["shape"]), *t["shape"])
+                digests[name] = xxh3_128(head + file[start + begin:start + end]).intdigest()
+    state = xxh3_128()
+    for name, digest in sorted(digests.items()):
+        state.update(words(digest))
+        if verbose:
+            print(f"{digest:032x}  {name}")
+    return state.intdigest()
+
+
+if __name__ == "__main__":
+    print(f"{state_digest([a for a in sys.argv[1:] if a != '-v'], '-v' in sys.argv):032x}")

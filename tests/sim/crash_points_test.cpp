@@ -1,4 +1,5 @@
-// A crash before every single action of an undisturbed run, one run each; and what the random runs reached, counted.
+// A crash before every single action of an undisturbed run, one run each; and what the random runs reached,
+// counted.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -13,7 +14,8 @@ class CrashPoints : public ::testing::TestWithParam<Method> {};
 TEST_P(CrashPoints, EveryActionOfTheCoordinatorCanBeItsLast) {
   const Outcome undisturbed = run({.seed = 1, .method = GetParam(), .faults = false});
   for (std::uint64_t k = 0; k < undisturbed.coordinator_actions; ++k) {
-    const Outcome outcome = run({.seed = 1, .method = GetParam(), .faults = false, .crash_coordinator_at = k});
+    const Outcome outcome =
+        run({.seed = 1, .method = GetParam(), .faults = false, .crash_coordinator_at = k});
     ASSERT_EQ(outcome.failure, "") << "crash before action " << k;
     EXPECT_EQ(outcome.coordinator_crashes, 1u);
     if (GetParam() == Method::diloco || GetParam() == Method::streaming) {
@@ -50,7 +52,8 @@ void crash_at_the_rest(Coverage& coverage, std::map<std::string, Coverage::Count
 void report(const char* who, const std::map<std::string, Coverage::Counts>& counts) {
   std::uint64_t reached = 0, crashed = 0;
   for (const auto& [point, count] : counts) {
-    std::cout << "  " << point << ": " << count.reached << " performed, " << count.crashed << " crashed before\n";
+    std::cout << "  " << point << ": " << count.reached << " performed, " << count.crashed
+              << " crashed before\n";
     reached += count.reached;
     crashed += count.crashed;
   }
@@ -72,7 +75,8 @@ TEST(CrashPointCoverage, EveryEventAndStateAndActionIsReachedAndCutShort) {
   crash_at_the_rest(coverage, &Coverage::worker);
   report("coordinator", coverage.coordinator);
   report("workers", coverage.worker);
-  for (const auto& [point, count] : by_chance.coordinator) EXPECT_GT(coverage.coordinator[point].crashed, 0u) << point;
+  for (const auto& [point, count] : by_chance.coordinator)
+    EXPECT_GT(coverage.coordinator[point].crashed, 0u) << point;
   for (const auto& [point, count] : by_chance.worker) EXPECT_GT(coverage.worker[point].crashed, 0u) << point;
   // Every kind of event met every state of a merge in which it can come.
   for (const char* event : {"Hello", "Ready", "Heartbeat", "Offer", "Fetched", "Tick", "WorkerDied"}) {

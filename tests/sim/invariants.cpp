@@ -18,8 +18,7 @@ void Invariants::fail(const std::string& what) {
   if (failure_.empty()) failure_ = what;
 }
 
-// ---- the log
-// --------------------------------------------------------------------------------------------------------
+// ---- the log ----
 
 void Invariants::appended(const Record& record, const Ledger&) {
   if (const auto* sealed = std::get_if<SealedRecord>(&record)) {
@@ -78,7 +77,8 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     if (!made->second.finite) fail("a contribution that is not finite is in " + where);
     contributions.push_back(made->second);
     std::uint64_t& sample = sample_[{c.key.slot, f}];
-    // A slot that starts fresh in the middle of a run (never contributed, or its state lost) begins where the others are.
+    // A slot that starts fresh in the middle of a run (never contributed, or its state lost) begins where the
+    // others are.
     const bool may_skip = settings_.mode == Mode::drop || settings_.arrivals_per_merge > 0;
     const bool contiguous = may_skip ? c.work.first_sample >= sample : c.work.first_sample == sample;
     if (f.value == 0 && !contiguous && chains_.size() == 1) {
@@ -95,8 +95,7 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
   chains_[f].push_back(chain);
 }
 
-// ---- the coordinator
-// ------------------------------------------------------------------------------------------------
+// ---- the coordinator ----
 
 void Invariants::check_head(const FragmentHead& head, const Ledger& log) {
   const FragmentLedger& fragment = log.fragment(head.fragment);
@@ -169,8 +168,8 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
   if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments) {
-    fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ", staged,
-                          " staged, ", offered, " offered"));
+    fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ",
+                          staged, " staged, ", offered, " offered"));
   }
 }
 

@@ -1,4 +1,5 @@
-// Deliberate mistakes, one at a time: each rule of the protocol is needed, and the simulator notices when it is missing.
+// Deliberate mistakes, one at a time: each rule of the protocol is needed, and the simulator notices when it
+// is missing.
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -13,7 +14,9 @@ struct Mistake {
   const char* name;
   std::function<void(Scenario&)> make;
 };
-void PrintTo(const Mistake& mistake, std::ostream* out) { *out << mistake.name; }
+void PrintTo(const Mistake& mistake, std::ostream* out) {
+  *out << mistake.name;
+}
 const Mistake mistakes[] = {
     {"AcknowledgesBeforeItIsDurable", [](Scenario& s) { s.rules.stage_before_taken = false; }},
     {"DoesNotCheckTheJob", [](Scenario& s) { s.rules.check_job = false; }},
@@ -41,7 +44,8 @@ TEST_P(Mutations, AreCaught) {
       GetParam().make(scenario);
       const Outcome outcome = run(scenario);
       if (outcome.failure.empty()) continue;
-      std::cout << GetParam().name << ": caught by " << name_of(method) << " seed " << seed << ": " << outcome.failure << "\n";
+      std::cout << GetParam().name << ": caught by " << name_of(method) << " seed " << seed << ": "
+                << outcome.failure << "\n";
       return;
     }
   }

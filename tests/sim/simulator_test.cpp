@@ -74,7 +74,8 @@ TEST(Simulator, ReplaysOneSeed) {
   ASSERT_NE(colon, std::string::npos);
   for (Method method : all_methods) {
     if (text.substr(0, colon) != name_of(method)) continue;
-    const Scenario scenario{.seed = std::stoull(text.substr(colon + 1)), .method = method, .story = &std::cout};
+    const Scenario scenario{
+        .seed = std::stoull(text.substr(colon + 1)), .method = method, .story = &std::cout};
     EXPECT_EQ(failure_of(scenario, run(scenario)), "");
   }
 }

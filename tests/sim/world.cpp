@@ -17,8 +17,8 @@ const char* name_of(Method method) {
 }
 
 std::string describe(const Scenario& scenario) {
-  return std::string("replay: TESSERA_SIM=") + name_of(scenario.method) + ":" + std::to_string(scenario.seed) +
-         " sim_tests --gtest_filter=Simulator.ReplaysOneSeed";
+  return std::string("replay: TESSERA_SIM=") + name_of(scenario.method) + ":" +
+         std::to_string(scenario.seed) + " sim_tests --gtest_filter=Simulator.ReplaysOneSeed";
 }
 
 Outcome run(const Scenario& scenario, Coverage* coverage) {

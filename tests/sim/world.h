@@ -19,20 +19,22 @@ enum class Method { diloco, streaming, one_arrival, drop };
 inline constexpr Method all_methods[] = {Method::diloco, Method::streaming, Method::one_arrival,
                                          Method::drop};
 const char* name_of(Method method);
-inline void PrintTo(Method method, std::ostream* out) { *out << name_of(method); }
+inline void PrintTo(Method method, std::ostream* out) {
+  *out << name_of(method);
+}
 
 struct Scenario {
   std::uint64_t seed = 0;
   Method method = Method::diloco;
   bool faults = true;  ///< off: the undisturbed run
   std::optional<std::uint64_t> crash_coordinator_at,
-      crash_worker_at;  ///< before the k-th action, undisturbed otherwise
+      crash_worker_at;       ///< before the k-th action, undisturbed otherwise
   std::string crash_before;  ///< the first time that this point of Coverage is reached
   // Deliberate mistakes.
   Rules rules;
   ToyRules toy;
   std::ostream* story = nullptr;  ///< tells what happens, line by line
-  bool forget_staged = false;  ///< a restart ignores what was staged but not sealed
+  bool forget_staged = false;     ///< a restart ignores what was staged but not sealed
 };
 
 /// (event, state of the merge, action) -> how often it was performed, and how often a crash came right before
@@ -58,8 +60,7 @@ Outcome run(const Scenario& scenario, Coverage* coverage = nullptr);
 /// Ends with the line that replays the run.
 std::string describe(const Scenario& scenario);
 
-// ---- inside
-// ---------------------------------------------------------------------------------------------------------
+// ---- inside ----
 
 /// What a seed lets go wrong.
 struct Faults {
@@ -129,7 +130,8 @@ class World {
   std::uint64_t fragments() const { return scenario_.method == Method::streaming ? 2 : 1; }
   void trace(std::uint64_t what);
   bool wants_context() const { return coverage_ || scenario_.story || !scenario_.crash_before.empty(); }
-  bool crash_here(std::map<std::string, Coverage::Counts> Coverage::*who, const std::string& point, bool by_chance);
+  bool crash_here(std::map<std::string, Coverage::Counts> Coverage::*who, const std::string& point,
+                  bool by_chance);
   template <class... Parts>
   void tell(const Parts&... parts) {
     if (!scenario_.story) return;

@@ -98,7 +98,8 @@ void World::feed(Coordinator c, const Event& event) {
   const std::optional<Ledger> before = stale ? std::optional(c->state.ledger) : std::nullopt;
   const Decision decision = decide(c->state, event, now_);
   if (scenario_.story) {
-    tell("C", c->state.epoch, c == coordinator_ ? "" : " (old)", " ", context_of(c->state, event), ": ", decision.reason);
+    tell("C", c->state.epoch, c == coordinator_ ? "" : " (old)", " ", context_of(c->state, event), ": ",
+         decision.reason);
     for (const Action& action : decision.actions) {
       if (const auto* note = std::get_if<action::Note>(&action)) tell("    ", note->text);
     }
@@ -114,7 +115,8 @@ void World::feed(Coordinator c, const Event& event) {
 }
 
 /// False: the process is gone, or frozen.
-bool World::perform_all(const Coordinator& c, const std::vector<Action>& actions, const std::string& context) {
+bool World::perform_all(const Coordinator& c, const std::vector<Action>& actions,
+                        const std::string& context) {
   for (std::size_t i = 0; i < actions.size(); ++i) {
     if (perform(c, actions[i], context)) continue;
     if (c->frozen) c->interrupted.assign(actions.begin() + i, actions.end());
@@ -126,7 +128,8 @@ bool World::perform_all(const Coordinator& c, const std::vector<Action>& actions
 bool World::perform(const Coordinator& c, const Action& action, const std::string& context) {
   const bool by_chance = scenario_.crash_coordinator_at == outcome_.coordinator_actions++ ||
                          (c == coordinator_ && chance(faults_.coordinator_crash));
-  if (crash_here(&Coverage::coordinator, wants_context() ? context + " -> " + kind_of(action) : "", by_chance)) {
+  if (crash_here(&Coverage::coordinator, wants_context() ? context + " -> " + kind_of(action) : "",
+                 by_chance)) {
     tell("C", c->state.epoch, " crashes before ", kind_of(action));
     crash(c);
     return false;

@@ -54,7 +54,8 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
   for (const WorkerAction& action : actions) {
     const bool by_chance =
         scenario_.crash_worker_at == outcome_.worker_actions++ || chance(faults_.worker_crash);
-    if (crash_here(&Coverage::worker, wants_context() ? "worker " + context + " -> " + kind_of(action) : "", by_chance)) {
+    if (crash_here(&Coverage::worker, wants_context() ? "worker " + context + " -> " + kind_of(action) : "",
+                   by_chance)) {
       tell("  W", w->index, " crashes before ", kind_of(action));
       return crash(w);
     }
@@ -173,8 +174,7 @@ void World::schedule_tick(const Worker& w) {
   });
 }
 
-// ---- work
-// -----------------------------------------------------------------------------------------------------------
+// ---- work ----
 
 void World::do_work(const Worker& w, const WorkerAction& action) {
   double milliseconds = 2;
@@ -203,7 +203,8 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
     const std::int64_t steps = 1 + static_cast<std::int64_t>(random_.below(run->steps));
     auto found = w.slots.find(run->slot);
     if (found == w.slots.end()) invariants_.fail("a slot was released under its work");
-    if (found != w.slots.end() && found->second.moment == 0) {  // fresh: the data position follows the schedule
+    if (found != w.slots.end() &&
+        found->second.moment == 0) {  // fresh: the data position follows the schedule
       found->second.sample = found->second.pushed_sample = run->first;
     }
     for (std::int64_t i = 0; i < steps && found != w.slots.end(); ++i) {
@@ -216,7 +217,8 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
     return contribute(w, *contribute_action);
   const auto& evaluate = std::get<act::Evaluate>(action);
   for (const FragmentHead& head : evaluate.heads) {
-    if (!w.fetched.contains(head.parameters.digest)) invariants_.fail("parameters were forgotten under their evaluation");
+    if (!w.fetched.contains(head.parameters.digest))
+      invariants_.fail("parameters were forgotten under their evaluation");
   }
   if (random_.chance(0.3)) return ev::EvaluationDone{};  // a slice of it
   return ev::EvaluationDone{Evaluated{evaluate.version, 1.0, 1.0, 0, 0}};

@@ -62,8 +62,7 @@ void WorkerMachine::dispatch(const WorkerEvent& event) {
       event);
 }
 
-// ---- messages
-// -------------------------------------------------------------------------------------------------------
+// ---- messages ----
 
 bool WorkerMachine::is_stale(const ev::Arrived& event) {
   const Header& header = event.header;
@@ -224,8 +223,7 @@ void WorkerMachine::on(const Stop& message) {
   leave(static_cast<ExitCode>(message.code), message.reason);
 }
 
-// ---- timers, blobs, sending
-// -----------------------------------------------------------------------------------------
+// ---- timers, blobs, sending ----
 
 void WorkerMachine::tick() {
   if (now_ - heard_ >= identity_.lost_after) {

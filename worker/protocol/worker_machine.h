@@ -222,7 +222,7 @@ class WorkerMachine {
     Digest state;  ///< to start from; afterwards the newest that was stored
     std::optional<BlobRef> state_blob;
     bool restored = false;
-    bool fresh = false;  ///< restored without a state: it begins with the newest heads
+    bool fresh = false;           ///< restored without a state: it begins with the newest heads
     bool broken = false;          ///< GrantFailed was said; a new attempt is awaited
     bool idle = false;            ///< rejected; a new attempt is awaited
     bool contribute_due = false;  ///< the step before progress.step ended with a push

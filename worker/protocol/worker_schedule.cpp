@@ -93,9 +93,11 @@ bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& dutie
   for (FragmentId fragment : duties.adopt) {
     Version& adopted = slot.progress.adopted[fragment.value];
     const Version pushed = slot.progress.pushed[fragment.value];
-    // What it gave last must be safe first: a slot never runs further ahead than one contribution per fragment.
-    const bool unanswered = std::any_of(slot.unanswered.begin(), slot.unanswered.end(),
-                                        [&](const Unanswered& u) { return u.offer.key.fragment == fragment; });
+    // What it gave last must be safe first: a slot never runs further ahead than one contribution per
+    // fragment.
+    const bool unanswered =
+        std::any_of(slot.unanswered.begin(), slot.unanswered.end(),
+                    [&](const Unanswered& u) { return u.offer.key.fragment == fragment; });
     if (unanswered) return false;
     const Version required{std::max(adopted.value, pushed.value + 1)};
     auto known = heads_.find(fragment);
@@ -157,7 +159,8 @@ void WorkerMachine::forget(const Digest& digest) {
   }
 }
 
-/// The slot that an answer is about; null when it was revoked, or granted again, since the work was asked for.
+/// The slot that an answer is about; null when it was revoked, or granted again, since the work was asked
+/// for.
 WorkerMachine::Slot* WorkerMachine::worked_on(SlotId id) {
   work_is_done();
   auto found = slots_.find(id);
@@ -223,8 +226,7 @@ void WorkerMachine::contributed(const ev::Contributed& event) {
   if (was_idle && !slot->unanswered.empty() && welcome_) send_first_offer(*slot);
 }
 
-// ---- evaluation
-// -----------------------------------------------------------------------------------------------------
+// ---- evaluation ----
 
 void WorkerMachine::request_evaluation(Version version) {
   if (evaluated_ && evaluated_->version == version) {

@@ -1,0 +1,191 @@
+// Slots at work on a replica: taking turns changes no bit, frozen rows keep theirs, what is kept equals what
+// is owned, and a saved slot goes on as if nothing had happened.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/random.h"
+#include "coordinator/planner.h"
+#include "tests/models/fixtures.h"
+#include "worker/numerics.h"
+#include "worker/torch_bridge.h"
+#include "worker/trainer.h"
+
+namespace tessera {
+namespace {
+
+constexpr std::int64_t vocab = 17, context_length = 6;
+
+/// Tokens drawn by (slot, position): every slot has its own stream.
+class KeyedTokens final : public DataSource {
+ public:
+  Status open() override { return {}; }
+  std::string unit() const override { return "tokens"; }
+  std::int64_t vocab() const override { return tessera::vocab; }
+  std::uint64_t samples() const override { return 1000; }
+  Digest digest() const override { return {}; }
+  Batch train(SlotId slot, std::uint64_t first, std::uint64_t count) const override {
+    Batch batch;
+    for (const char* name : {"tokens", "targets"}) {
+      HostTensor tensor = HostTensor::empty(DType::i64, {static_cast<std::int64_t>(count), context_length});
+      KeyedRandom random(
+          key_of({static_cast<std::uint64_t>(slot.value), first, static_cast<std::uint64_t>(name[1])}));
+      for (auto& token : tensor.as<std::int64_t>())
+        token = static_cast<std::int64_t>(random.below(tessera::vocab));
+      batch.tensors.emplace(name, tensor);
+    }
+    batch.units = static_cast<double>(count) * context_length;
+    return batch;
+  }
+  std::optional<Batch> held_out(std::uint64_t, std::uint64_t) const override { return std::nullopt; }
+};
+
+struct Constant final : Schedule {
+  double factor(std::int64_t) const override { return 1; }
+};
+
+/// A model with a replica, four slots that own half of every MLP each, and a trainer.
+class Slots : public ::testing::Test {
+ protected:
+  Slots() : replica_(*family_), trainer_({replica_, *objective_, schedule_, data_}, settings()) {
+    prepare_numerics(1);
+    ParamStore initial(family_->specs());
+    family_->initialize(initial, 3);
+    for (const auto& [name, parameter] : initial.all()) start_.emplace(name, host_copy(parameter.full));
+    PartialSettings partial;
+    partial.cut = "mlp";
+    partial.slices = 2;
+    plan_ = *make_plan(family_->specs(), family_->cuts(), partial, 4);
+  }
+  static TrainerSettings settings() {
+    return {.seed = 5, .batch = 3, .clip = {.mode = ClipSettings::Mode::local, .max_norm = 1.0}};
+  }
+  SlotRun make_run(std::int32_t slot) {
+    SlotRun run;
+    run.slot = {slot};
+    run.owned = plan_.owned_by(slot);
+    run.inner = testing::make_plugin<InnerOptimizer>("adamw", {{"lr", 0.01}, {"weight_decay", 0.1}});
+    return run;
+  }
+  /// Own values of a slot that is trained alone for so many steps.
+  TensorMap trained_alone(std::int32_t slot, int steps) {
+    Replica replica(*family_);
+    Trainer trainer({replica, *objective_, schedule_, data_}, settings());
+    SlotRun run = make_run(slot);
+    replica.adopt(run, start_);
+    for (int i = 0; i < steps; ++i) EXPECT_TRUE(trainer.step(run).ok());
+    return replica.own_values();
+  }
+
+  std::unique_ptr<Family> family_ = testing::make_plugin<Family>(
+      "gpt",
+      {{"width", 8}, {"layers", 2}, {"heads", 2}, {"ffn", 12}, {"context", context_length}, {"bias", true}},
+      {.vocab = vocab});
+  std::unique_ptr<Objective> objective_ =
+      testing::make_plugin<Objective>("cross_entropy", testing::Json::object());
+  Constant schedule_;
+  KeyedTokens data_;
+  Replica replica_;
+  Trainer trainer_;
+  TensorMap start_;
+  Plan plan_;
+};
+
+TEST_F(Slots, TakingTurnsOnOneReplicaChangesNoBit) {
+  SlotRun runs[] = {make_run(0), make_run(1), make_run(2)};
+  for (SlotRun& run : runs) replica_.adopt(run, start_);
+  for (int step = 0; step < 3; ++step) {
+    for (SlotRun& run : runs) ASSERT_TRUE(trainer_.step(run).ok());
+  }
+  for (SlotRun& run : runs) {
+    replica_.activate(run);
+    EXPECT_TRUE(bit_equal(replica_.own_values(), trained_alone(run.slot.value, 3))) << "slot " << run.slot;
+  }
+}
+
+TEST_F(Slots, FrozenRowsKeepTheirBitsThroughDecayAndClipping) {
+  SlotRun run = make_run(1);
+  replica_.adopt(run, start_);
+  for (int step = 0; step < 4; ++step) ASSERT_TRUE(trainer_.step(run).ok());
+  std::int64_t frozen = 0, moved = 0;
+  for (const auto& [name, parameter] : replica_.params().all()) {
+    const HostTensor now = host_copy(parameter.full);
+    for (std::int64_t row = 0; row < parameter.spec.rows(); ++row) {
+      bool owned = false;
+      for (const Rows& rows : run.owned[name]) owned |= rows.begin <= row && row < rows.end;
+      const HostTensor before = start_.at(name).rows({row, row + 1}), after = now.rows({row, row + 1});
+      const bool same = bit_equal({{"row", before}}, {{"row", after}});
+      if (!owned) EXPECT_TRUE(same) << name << " row " << row;
+      frozen += !owned;
+      moved += owned && !same;
+    }
+  }
+  EXPECT_GT(frozen, 0);
+  EXPECT_GT(moved, 0);
+}
+
+TEST_F(Slots, GradientsAndMomentsAreKeptForOwnedRowsOnly) {
+  SlotRun run = make_run(2);
+  replica_.adopt(run, start_);
+  ASSERT_TRUE(trainer_.step(run).ok());
+  const std::int64_t owned = elements_in(run.owned, family_->specs());
+  ASSERT_LT(owned, elements_in(plan_.owned_by(0), family_->specs()) +
+                       elements_in(plan_.owned_by(1), family_->specs()));
+  std::int64_t gradients = 0, moments = 0;
+  for (const auto& [name, parameter] : replica_.params().all()) {
+    EXPECT_FALSE(parameter.full.grad().defined()) << name;
+    for (const Leaf& leaf : parameter.leaves) gradients += leaf.value.grad().storage().nbytes() / 4;
+  }
+  for (const auto& [name, tensor] : run.inner->state())
+    moments += static_cast<std::int64_t>(tensor.storage().nbytes()) / 4;
+  EXPECT_EQ(gradients, owned);
+  EXPECT_EQ(moments, 2 * owned);
+}
+
+TEST_F(Slots, ASavedSlotContinuesBitForBit) {
+  const TensorMap undisturbed = trained_alone(3, 5);
+  SlotRun first = make_run(3);
+  replica_.adopt(first, start_);
+  for (int step = 0; step < 2; ++step) ASSERT_TRUE(trainer_.step(first).ok());
+  const SlotProgress progress{.step = 2, .adopted = {{0}}, .pushed = {{-1}}};
+  const TensorMap state = first.state(progress);
+  TensorMap parameters = start_;
+  for (auto& [name, tensor] : parameters) tensor = host_copy(replica_.params()[name].full);
+
+  Replica other(*family_);
+  Trainer trainer({other, *objective_, schedule_, data_}, settings());
+  SlotRun second = make_run(3);
+  const Result<SlotProgress> loaded = second.load(state);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(*loaded, progress);
+  other.adopt(second, parameters);
+  for (int step = 0; step < 3; ++step) ASSERT_TRUE(trainer.step(second).ok());
+  EXPECT_TRUE(bit_equal(other.own_values(), undisturbed));
+}
+
+TEST_F(Slots, AStateOfSomethingElseIsRefused) {
+  SlotRun run = make_run(0);
+  EXPECT_FALSE(run.load({}).ok());
+  TensorMap state = run.state({.step = 0, .adopted = {{0}}, .pushed = {{-1}}});
+  state.emplace("surprise", HostTensor::zeros(DType::f32, {1}));
+  const Result<SlotProgress> loaded = run.load(state);
+  ASSERT_FALSE(loaded.ok());
+  EXPECT_NE(loaded.error().message.find("surprise"), std::string::npos);
+}
+
+TEST_F(Slots, AdoptingReplacesTheSlotsOwnValues) {
+  SlotRun runs[] = {make_run(0), make_run(1)};
+  for (SlotRun& run : runs) replica_.adopt(run, start_);
+  for (SlotRun& run : runs) ASSERT_TRUE(trainer_.step(run).ok());
+  for (SlotRun& run : runs) replica_.adopt(run, start_);  // one active, one parked
+  for (SlotRun& run : runs) {
+    replica_.activate(run);
+    for (const auto& [name, parameter] : replica_.params().all()) {
+      EXPECT_TRUE(bit_equal({{"p", host_copy(parameter.full)}}, {{"p", start_.at(name)}}))
+          << name << " of slot " << run.slot;
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
