@@ -29,8 +29,8 @@ std::string with_unit(double value, double step, const std::vector<const char*>&
   std::size_t unit = 0;
   while (std::abs(value) >= step && unit + 1 < units.size()) value /= step, ++unit;
   char text[48];
-  std::snprintf(text, sizeof text, unit == 0 ? "%.0f%s%s" : "%.3g%s%s", value, *units[unit] ? " " : "",
-                units[unit]);
+  std::snprintf(text, sizeof text, unit == 0 || std::abs(value) >= 999.5 ? "%.0f%s%s" : "%.3g%s%s", value,
+                *units[unit] ? " " : "", units[unit]);
   return text;
 }
 

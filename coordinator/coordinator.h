@@ -71,6 +71,7 @@ class Coordinator {
   Status perform(const action::Checkpoint& checkpoint);
   void count(const action::Count& count);
   void record_metrics(const CommitRecord& commit);
+  void record_checkpoint(double took_seconds, double bytes);
   void update_gauges();
 
   /// Parameters and outer state of a fragment, by the names that its state digest is made over.

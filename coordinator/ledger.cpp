@@ -94,6 +94,8 @@ struct Apply {
     }
     for (std::size_t k = 0; k < ledger.slots.size(); ++k) {
       SlotLedger& slot = ledger.slots[k];
+      slot.attempt.value += 1;  // whoever still works on a later version is out of date
+      slot.holder = {};
       slot.state = slot.committed_state = record.slot_states[k];
       slot.given.assign(ledger.fragments.size(), {});
       slot.newest = 0;

@@ -21,7 +21,6 @@ Result<Recipe> load_recipe(const RecipeOptions& options) {
 int report(const Error& error) {
   const std::vector<std::string> lines = split(error.message, '\n');
   for (const std::string& line : lines) std::fprintf(stderr, "tessera: %s\n", line.c_str());
-  if (lines.size() > 1) std::fprintf(stderr, "tessera: %zu problems\n", lines.size());
   return static_cast<int>(error.code);
 }
 

@@ -47,15 +47,15 @@ Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, cons
   return make_coordinator_endpoint(options);
 }
 
-int serve(const RunDirectory& run, const Recipe& recipe) {
+int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
   const std::string shared = shared_folder_of(run);
   auto endpoint = open_endpoint(run, recipe, shared);
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role =
-      CoordinatorRole::make(run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers)});
+  auto role = CoordinatorRole::make(
+      run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots});
   if (!role.ok()) {
     log_error(role.error().message);
     return report(role.error());
@@ -71,6 +71,7 @@ int serve(const RunDirectory& run, const Recipe& recipe) {
   if (!written.ok()) return report(written.error());
   log_info("listening on ", (*endpoint)->control_address(), " (control) and ", (*endpoint)->bulk_address(),
            " (bulk)");
+  log_info("waiting for ", recipe.workers, " workers: tessera worker --connect ", run.path());
   bool draining = false;
   while (!(*role)->done()) {
     if (signals.received() > 0 && !draining) {
@@ -102,8 +103,8 @@ int command_coordinator(const CoordinatorOptions& options) {
     if (!parsed.ok()) return report(parsed.error());
     recipe = std::make_shared<const Recipe>(std::move(*parsed));
   }
-  open_log({.role = "coordinator", .file = {}, .level = LogLevel::info, .to_stderr = true});
-  return serve(RunDirectory(out), *recipe);
+  open_log({.role = "coordinator", .file = {}, .level = log_level(), .to_stderr = true});
+  return serve(RunDirectory(out), *recipe, !options.job.empty());
 }
 
 }  // namespace tessera

@@ -8,6 +8,7 @@
 #include "comm/transport/inproc_endpoint.h"
 #include "launch/commands.h"
 #include "launch/coordinator_role.h"
+#include "launch/machine.h"
 #include "launch/prepare_run.h"
 #include "launch/progress.h"
 #include "launch/signals.h"
@@ -45,7 +46,7 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   Worker worker({.build = build_id(), .host = "debug", .capacity = static_cast<std::int32_t>(recipe.slots)},
                 random_bits128(), *worker_end, clock);
   worker.set_configure([](const std::string& text) { return make_worker_parts(text, {}); });
-  worker.set_slot_store(SlotStore(run.slots(), Durability::process));
+  worker.set_slot_store(SlotStore(run.slots()));
   const std::vector<RoundRow> before = options.resume ? read_rows(run.metrics()) : std::vector<RoundRow>{};
   ProgressPrinter printer(recipe.rounds, prepared.unit, options.quiet, before);
   MetricsTail tail(run.metrics(), before.empty() ? 0 : before.back().round);
@@ -57,6 +58,10 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
     clock.follow();
     (*coordinator)->pump(clock.now());
     worker.pump(clock.now());
+    if (const auto& ended = worker.ended();
+        ended && ended->code != ExitCode::done && !(*coordinator)->done()) {
+      return report({ended->code, ended->reason});
+    }
     while (auto row = tail.next()) printer.print(*row, clock.now());
     if (signals.received() > 1) return static_cast<int>(ExitCode::resumable);
     if (signals.received() > 0 && !draining) (*coordinator)->drain("stopped by Ctrl-C"), draining = true;
@@ -72,7 +77,10 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
 int command_debug(const TrainOptions& options) {
   const Result<PreparedRun> prepared = prepare_run(options);
   if (!prepared.ok()) return report(prepared.error());
-  open_log({.role = "debug", .file = RunDirectory(prepared->out).text_log("debug"), .to_stderr = false});
+  open_log({.role = "debug",
+            .file = RunDirectory(prepared->out).text_log("debug"),
+            .level = log_level(),
+            .to_stderr = false});
   return finish_run("debug", run_in_one_thread(*prepared, options), *prepared, options);
 }
 

@@ -47,6 +47,9 @@ Result<Rank> rank_from_launcher() {
 int run_coordinator_rank(const TrainOptions& options, const std::string& workers) {
   TrainOptions mine = options;
   mine.recipe.overrides.push_back("workers=" + workers);
+  if (mine.resume && RunDirectory(options.out).exists()) {
+    if (const Status free = RunDirectory(options.out).await_free(); !free.ok()) return report(free.error());
+  }
   std::error_code ignored;
   std::filesystem::remove(RunDirectory(options.out).endpoints(), ignored);  // a former coordinator's
   Result<PreparedRun> prepared = prepare_run(mine);

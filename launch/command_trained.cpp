@@ -7,6 +7,7 @@
 #include "launch/commands.h"
 #include "launch/config/parse.h"
 #include "launch/run_directory.h"
+#include "launch/stored.h"
 #include "launch/trained_model.h"
 
 namespace tessera {
@@ -18,16 +19,26 @@ struct Opened {
   std::shared_ptr<const Recipe> recipe;
 };
 
+/// A damaged checkpoint need not be the end: the older ones, if nobody asked for this one.
+Error with_way_out(Error error, const TrainedOptions& options) {
+  const Result<std::vector<std::int64_t>> rounds = stored_rounds(options.run);
+  if (options.round || error.code != ExitCode::storage || !rounds.ok() || rounds->size() < 2) return error;
+  error.message += "; the checkpoint before: --round " + std::to_string((*rounds)[rounds->size() - 2]);
+  return error;
+}
+
 Result<Opened> open(const TrainedOptions& options) {
   const RunDirectory run(options.run);
   if (!run.exists())
     return fail(ExitCode::usage, options.run, " is no run directory (there is no ", run.recipe(), ")");
   TESSERA_ASSIGN(Recipe parsed, load_recipe(run.recipe(), options.overrides, builtin_catalogs()));
   auto recipe = std::make_shared<const Recipe>(std::move(parsed));
-  TESSERA_ASSIGN(const SavedParameters saved, load_parameters(options.run, options.round));
+  const Result<SavedParameters> saved = load_parameters(options.run, options.round);
+  if (!saved.ok()) return with_way_out(saved.error(), options);
   TESSERA_ASSIGN(TrainedModel model, TrainedModel::make(recipe, options.data));
-  TESSERA_TRY(model.set_parameters(saved.parameters));
-  return Opened{std::move(model), saved.version, recipe};
+  const Status fits = model.set_parameters(saved->parameters);
+  if (!fits.ok()) return with_way_out(fits.error(), options);
+  return Opened{std::move(model), saved->version, recipe};
 }
 
 nlohmann::json json_of(const TextScore& score) {

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "launch/commands.h"
+#include "launch/machine.h"
 #include "launch/run_directory.h"
 #include "launch/worker_role.h"
 #include "monitoring/log.h"
@@ -49,7 +50,7 @@ int command_worker(const WorkerOptions& options) {
   }
   open_log({.role = "worker",
             .file = {},
-            .level = options.quiet ? LogLevel::warning : LogLevel::info,
+            .level = options.quiet ? LogLevel::warning : log_level(),
             .to_stderr = true});
   return run_worker_role(*role);
 }

@@ -53,7 +53,7 @@ class LiveRole final : public CoordinatorRole {
         .specs = model.specs,
         .method = method,
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
-        .slots_folder = run.slots(),
+        .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),
         .host = machine_id(),
         .unit = data.source->unit()};
     TESSERA_ASSIGN(coordinator_,

@@ -18,6 +18,7 @@ struct CoordinatorSurroundings {
   Endpoint& endpoint;
   const Clock& clock;
   std::int32_t expected_workers = 1;
+  bool shares_slots = true;  ///< workers keep slot states in this run directory (train, run, debug)
 };
 
 class CoordinatorRole {

@@ -78,6 +78,7 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
     return model.ok() ? Status() : Status(model.error());
   }());
   const RunDirectory run(options.out.empty() ? default_out(options.recipe.file) : options.out);
+  if (options.resume && run.exists()) TESSERA_TRY(run.await_free());
   if (!options.resume && run.exists())
     TESSERA_TRY(run.create(*recipe));  // refuses; nothing is prepared for a run that cannot be
   TESSERA_ASSIGN(const DataParts data, assemble_data(*recipe, {}, data_progress(options.quiet)));

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/text.h"
+#include "comm/storage/directory_lock.h"
 #include "comm/storage/files.h"
 #include "launch/config/parse.h"
 #include "launch/config/write.h"
@@ -14,6 +15,9 @@ namespace tessera {
 namespace {
 
 namespace fs = std::filesystem;
+
+/// Children of a `tessera train` that was killed are gone after this.
+const Duration time_to_leave = std::chrono::seconds(3);
 
 /// Settings that change no bit of what was trained so far.
 bool may_change_on_resume(const std::string& setting) {
@@ -49,22 +53,33 @@ Status RunDirectory::create(const Recipe& settings) const {
   return atomic_write(recipe(), write_recipe(settings), Durability::machine);
 }
 
+Status RunDirectory::await_free() const {
+  const SystemClock clock;
+  const Instant give_up = clock.now() + time_to_leave;
+  for (;;) {
+    const auto lock = DirectoryLock::take(path_);
+    if (lock.ok()) return {};
+    if (lock.error().code != ExitCode::fenced || clock.now() >= give_up) return lock.error();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+}
+
 Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) const {
   if (!exists()) return fail(ExitCode::usage, path_, " holds no run to resume (there is no ", recipe(), ")");
   TESSERA_ASSIGN(const Recipe saved, load_recipe(recipe(), {}, catalogs));
   std::vector<std::string> refused;
   for (const std::string& difference : recipe_differences(saved, settings)) {
-    if (!may_change_on_resume(difference.substr(0, difference.find(':'))))
-      refused.push_back("  " + difference);
+    if (!may_change_on_resume(difference.substr(0, difference.find(':')))) refused.push_back(difference);
   }
   if (settings.rounds < saved.rounds) {
-    refused.push_back("  rounds: " + std::to_string(saved.rounds) + " -> " + std::to_string(settings.rounds) +
+    refused.push_back("rounds: " + std::to_string(saved.rounds) + " -> " + std::to_string(settings.rounds) +
                       " (a resumed run may be longer, not shorter)");
   }
-  if (!refused.empty()) {
-    return fail(ExitCode::usage, "cannot resume ", path_, " with another recipe:\n", join(refused, "\n"),
-                "\nStart a new run with --out, or leave these settings as they were.");
+  for (std::string& line : refused) {
+    line = "cannot resume " + path_ + " with another recipe: " + line +
+           "; leave it as it was, or start a new run with --out";
   }
+  if (!refused.empty()) return fail(ExitCode::usage, join(refused, "\n"));
   return atomic_write(recipe(), write_recipe(settings), Durability::machine);
 }
 

@@ -61,18 +61,25 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
   }
   printer.begin(clock.now());
   bool told_address = options.quiet;
+  std::string shared_folder;
   int stops = 0;
   for (;;) {
     const std::optional<int> code = supervisor.poll(clock.now());
-    if (!told_address) {
+    if (shared_folder.empty()) {
       const Result<Endpoints> endpoints = run.read_endpoints();
-      if (endpoints.ok() && !endpoints->metrics.empty()) {
+      if (endpoints.ok() && !told_address && !endpoints->metrics.empty()) {
         std::printf("metrics: %s\n", endpoints->metrics.c_str());
         told_address = true;
       }
+      if (endpoints.ok()) shared_folder = endpoints->shared_folder;
     }
     while (auto row = tail.next()) printer.print(*row, clock.now());
-    if (code) return *code;
+    if (code) {
+      // A coordinator that was killed could not clean up after itself.
+      std::error_code ignored;
+      if (shared_folder.starts_with("/dev/shm/tessera-")) std::filesystem::remove_all(shared_folder, ignored);
+      return *code;
+    }
     if (signals.received() > stops) {
       ++stops;
       std::fprintf(stderr, "\ntessera: %s\n",

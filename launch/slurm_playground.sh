@@ -5,6 +5,7 @@
 #
 #   launch/slurm_playground.sh start            about 5 s
 #   launch/slurm_playground.sh run srun -N4 -n4 hostname
+#   launch/slurm_playground.sh run srun -N4 -n5 --overcommit --kill-on-bad-exit tessera run RECIPE --out DIR
 #   launch/slurm_playground.sh env              prints the line that makes srun, sinfo, squeue of this shell talk to it
 #   launch/slurm_playground.sh status
 #   launch/slurm_playground.sh stop             ends its jobs and daemons, removes the folder
@@ -82,6 +83,9 @@ start_munge() {
     die "munged did not start; see $folder/log/munged.log"
 }
 
+# A node can be idle and yet lose its first step, which then waits for ever.
+job_runs() { timeout --kill-after=2 10 srun --quiet --nodes="${#nodes[@]}" --ntasks="${#nodes[@]}" --time=1 true >>"$folder/log/probe.out" 2>&1; }
+
 nodes_idle() { [[ $(sinfo --noheader --Node --format=%T 2>/dev/null | grep -c '^idle$') == "${#nodes[@]}" ]]; }
 
 wait_for() {  # seconds, command...
@@ -117,6 +121,7 @@ start() {
     tail -n 5 "$folder"/log/*.log >&2
     die "the nodes did not become idle in 30 s; logs: $folder/log; to clean up: $0 stop"
   fi
+  job_runs || job_runs || die "a job over all nodes did not end in 10 s; logs: $folder/log; to clean up: $0 stop"
   say "four nodes are idle, partition p; logs in $folder/log"
   say "try: $0 run srun -N4 -n4 hostname"
 }

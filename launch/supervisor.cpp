@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 
 namespace tessera {
 namespace {
@@ -11,6 +13,7 @@ namespace {
 constexpr int restarts_allowed = 5;
 const Duration budget_window = std::chrono::seconds(60);
 const Duration time_to_leave = std::chrono::seconds(5);
+constexpr std::uintmax_t full_disk = 1 << 20;  ///< bytes left
 
 /// Exit codes with which a child says that starting it again would change nothing.
 bool is_final(int exit_code) {
@@ -25,6 +28,23 @@ bool is_final(int exit_code) {
     default:
       return false;
   }
+}
+
+/// What a child said last, nearly always why it ended, and where the rest of it lies. On a full disk it could
+/// not say anything.
+std::string last_words(const std::string& log) {
+  if (log.empty()) return "";
+  std::ifstream in(log);
+  std::string last;
+  for (std::string line; std::getline(in, line);) {
+    if (!line.empty()) last = line;
+  }
+  std::error_code unknown;
+  const std::filesystem::space_info disk = std::filesystem::space(log, unknown);
+  const bool full = !unknown && disk.available < full_disk;
+  return (last.empty() ? "" : "\n  " + last) +
+         (full ? "\n  disk full: nothing more can be written where the run lies" : "") +
+         "\n  (its log: " + log + ")";
 }
 
 }  // namespace
@@ -82,15 +102,15 @@ std::optional<int> Supervisor::on_end(Child& child, const ProcessEnd& end, Insta
   if (clean || stops_ > 0)
     return std::nullopt;  // a worker that was told to stop; the coordinator ends the run
   if (end.signal == 0 && is_final(end.exit_code)) {
-    say_(child.spec.name + " ended with " + end.describe() +
-         "; the run stops. Its log: " + child.spec.process.output_file);
+    say_(child.spec.name + " ended with " + end.describe() + "; the run stops" +
+         last_words(child.spec.process.output_file));
     return end.exit_code;
   }
   child.deaths.push_back(now);
   while (!child.deaths.empty() && child.deaths.front() + budget_window < now) child.deaths.pop_front();
   if (child.deaths.size() > restarts_allowed) {
     say_(child.spec.name + " died " + std::to_string(child.deaths.size()) + " times within a minute (last: " +
-         end.describe() + "); the run stops. Its log: " + child.spec.process.output_file);
+         end.describe() + "); the run stops" + last_words(child.spec.process.output_file));
     return static_cast<int>(ExitCode::failed);
   }
   const Duration wait = std::chrono::milliseconds(50) * (1 << (child.deaths.size() - 1));

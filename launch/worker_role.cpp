@@ -78,6 +78,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
                     .eval_batches = recipe->eval.batches};
+  parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};
   parts->data = std::move(data.source);
@@ -108,7 +109,7 @@ int run_worker_role(const WorkerRoleOptions& options) {
       [&](const std::string& recipe) { return make_worker_parts(recipe, options.data_folder); });
   const std::string slots =
       options.slots_folder.empty() ? RunDirectory(options.run_directory).slots() : options.slots_folder;
-  worker.set_slot_store(SlotStore(slots, Durability::process));
+  worker.set_slot_store(SlotStore(slots));
   AddressWatch addresses_now(options, *endpoint_options);
   worker.start();
   bool quitting = false;

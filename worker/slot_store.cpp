@@ -17,11 +17,11 @@ std::string SlotStore::folder_of(SlotId slot) const {
   return folder_ + name;
 }
 
-Status SlotStore::save(SlotId slot, const Digest& digest, Bytes encoded) const {
+Status SlotStore::save(SlotId slot, const Digest& digest, Bytes encoded, Durability durability) const {
   const std::string folder = folder_of(slot);
   TESSERA_TRY(make_folder(folder_));
   TESSERA_TRY(make_folder(folder));
-  TESSERA_TRY(atomic_write(folder + "/" + digest.hex() + ".safetensors", encoded, durability_));
+  TESSERA_TRY(atomic_write(folder + "/" + digest.hex() + ".safetensors", encoded, durability));
   TESSERA_ASSIGN(auto entries, list_folder(folder));
   std::vector<std::pair<std::filesystem::file_time_type, std::string>> states;
   for (const FolderEntry& entry : entries) {

@@ -14,18 +14,16 @@ namespace tessera {
 class SlotStore {
  public:
   /// `folder` is "slots" of a run directory, or the worker's own.
-  SlotStore(std::string folder, Durability durability)
-      : folder_(std::move(folder)), durability_(durability) {}
+  explicit SlotStore(std::string folder) : folder_(std::move(folder)) {}
   /// Writes the encoded state of a slot; older ones beyond the three newest go. The digest is state_digest of
   /// the tensors.
-  Status save(SlotId slot, const Digest& digest, Bytes encoded) const;
+  Status save(SlotId slot, const Digest& digest, Bytes encoded, Durability durability) const;
   /// The state with this digest, verified. Error: not here, or damaged.
   Result<TensorMap> load(SlotId slot, const Digest& digest) const;
 
  private:
   std::string folder_of(SlotId slot) const;
   std::string folder_;
-  Durability durability_;
 };
 
 }  // namespace tessera

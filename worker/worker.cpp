@@ -35,8 +35,10 @@ void Worker::quit(const std::string& reason) {
 void Worker::pump(Instant wait_until) {
   if (ended_) return;
   const Instant until = pending_ ? Instant{} : std::min(wait_until, machine_.wake_at());
+  const Instant idle_since = clock_.now();
   for (auto arrival = endpoint_.receive(until); arrival && !ended_; arrival = endpoint_.receive(Instant{}))
     take(*arrival);
+  if (!pending_) idle_seconds_ += seconds(clock_.now() - idle_since);
   if (!ended_ && clock_.now() >= machine_.wake_at()) feed(worker_event::Tick{});
   if (ended_ || !pending_) return;
   const WorkerAction action = *pending_;
@@ -190,13 +192,14 @@ Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore&
                 " does not have the digest that was granted");
   }
   // Kept here too, so that the next holder on this machine finds it.
-  TESSERA_TRY(store_->save(action.slot, action.state, blob->second.bytes()));
+  TESSERA_TRY(store_->save(action.slot, action.state, blob->second.bytes(), parts_->durability));
   return run.load(file.tensors);
 }
 
 WorkerEvent Worker::work(const worker_action::Run& action) {
   SlotRun& run = runs_.at(action.slot);
   run.step = action.first;
+  run.work.wait_seconds += std::exchange(idle_seconds_, 0);
   if (Status status = trainer_->step(run); !status.ok()) stop_with(status.error());
   return worker_event::Ran{action.slot, action.attempt, 1};
 }
@@ -234,7 +237,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
   const TensorMap state = run.state(action.progress);
   contributed.slot_state = state_digest(state);
   const Blob encoded(encode_safetensors(state));
-  TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes()));
+  TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));
   if (action.save_state) contributed.slot_state_blob = endpoint_.offer(encoded);
   run.work.encode_seconds = seconds(clock_.now() - begin);
   contributed.work = std::exchange(run.work, {});

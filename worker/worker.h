@@ -32,8 +32,9 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   TrainerSettings trainer;
-  Version rounds;  ///< merges of each fragment in the whole run
-  Ready ready;     ///< what this worker says of its data and numerics
+  Durability durability = Durability::process;  ///< of slot states
+  Version rounds;                               ///< merges of each fragment in the whole run
+  Ready ready;                                  ///< what this worker says of its data and numerics
 };
 
 class Worker {
@@ -89,6 +90,7 @@ class Worker {
     std::uint64_t next_batch = 0;
   };
   std::optional<Evaluation> evaluation_;  ///< under way
+  double idle_seconds_ = 0;               ///< spent without work since the last inner step
   std::optional<worker_action::Exit> ended_;
 };
 

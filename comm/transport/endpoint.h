@@ -49,6 +49,7 @@ class Endpoint {
   virtual std::optional<Arrival> receive(Instant deadline) = 0;
   /// Makes a blob fetchable by peers until withdrawn; the reference names its shared-memory file where there
   /// is one.
+  /// Equal blobs may be offered several times (by several slots); each offer has its own withdraw.
   virtual BlobRef offer(const Blob& blob) = 0;
   virtual void withdraw(const Digest& digest) = 0;
   /// Starts to fetch a blob; ends in exactly one BlobArrived. A second fetch of the same digest joins the

@@ -50,10 +50,15 @@ class InprocEndpoint final : public Endpoint {
   }
 
   BlobRef offer(const Blob& blob) override {
-    offers_[blob.digest] = blob;
+    Offered& offered = offers_[blob.digest];
+    offered.blob = blob;
+    ++offered.times;
     return {blob.digest, blob.bytes().size(), {}};
   }
-  void withdraw(const Digest& digest) override { offers_.erase(digest); }
+  void withdraw(const Digest& digest) override {
+    const auto offered = offers_.find(digest);
+    if (offered != offers_.end() && --offered->second.times == 0) offers_.erase(offered);
+  }
 
   void fetch(PeerId from, const BlobRef& ref) override {
     if (!fetching_.insert(ref.digest).second) return;
@@ -84,18 +89,22 @@ class InprocEndpoint final : public Endpoint {
     const auto offered = peer->offers_.find(ref.digest);
     if (offered == peer->offers_.end())
       return fail(ExitCode::failed, "blob ", ref.digest, ": peer ", from, " does not offer it (any more)");
-    if (offered->second.bytes().size() != ref.size)
-      return fail(ExitCode::failed, "blob ", ref.digest, " has ", offered->second.bytes().size(),
+    if (offered->second.blob.bytes().size() != ref.size)
+      return fail(ExitCode::failed, "blob ", ref.digest, " has ", offered->second.blob.bytes().size(),
                   " bytes where ", ref.size, " were announced");
     counters_.shared_bytes_in += ref.size;
-    return offered->second;
+    return offered->second.blob;
   }
 
   std::shared_ptr<InprocHub::State> hub_;
   PeerId self_;
   Header header_;
   std::deque<Arrival> arrivals_;
-  std::map<Digest, Blob> offers_;
+  struct Offered {
+    Blob blob;
+    int times = 0;
+  };
+  std::map<Digest, Offered> offers_;
   std::set<Digest> fetching_;
   TransportCounters counters_;
 };

@@ -1,6 +1,7 @@
 #include "comm/transport/zmq_endpoint.h"
 
 #include <future>
+#include <map>
 #include <set>
 #include <thread>
 
@@ -21,7 +22,8 @@ struct ZmqEndpoint::Parts {
   std::string control, bulk;
   std::unique_ptr<SharedFolder> shared;
   ZmqLoop loop;
-  std::set<Digest> fetching;  ///< until their arrival is handed over: a second fetch joins
+  std::map<Digest, int> offered;  ///< how often: slots may bring equal blobs
+  std::set<Digest> fetching;      ///< until their arrival is handed over: a second fetch joins
   std::thread thread;
 };
 
@@ -56,6 +58,7 @@ std::optional<Arrival> ZmqEndpoint::receive(Instant deadline) {
 
 BlobRef ZmqEndpoint::offer(const Blob& blob) {
   BlobRef ref{blob.digest, blob.bytes().size(), {}};
+  ++parts_->offered[blob.digest];
   if (parts_->shared != nullptr) {
     if (Result<std::string> path = parts_->shared->publish(blob); path.ok())
       ref.path = *path;
@@ -66,6 +69,9 @@ BlobRef ZmqEndpoint::offer(const Blob& blob) {
   return ref;
 }
 void ZmqEndpoint::withdraw(const Digest& digest) {
+  const auto offered = parts_->offered.find(digest);
+  if (offered == parts_->offered.end() || --offered->second > 0) return;
+  parts_->offered.erase(offered);
   if (parts_->shared != nullptr) parts_->shared->remove(digest);
   parts_->loop.post([=](ZmqLoop& loop) { loop.withdraw(digest); });
 }

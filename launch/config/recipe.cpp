@@ -160,6 +160,11 @@ std::vector<std::string> Recipe::problems() const {
     say("partial.slices = ", partial.slices, " are more than slots = ", slots,
         ": a slice without a slot would never be trained");
   }
+  if (outer.method.name == "data_parallel" && sync.steps != 1) {
+    say("sync.steps = ", sync.steps,
+        " does not go with outer.name = \"data_parallel\", which merges after every step; set sync.steps = "
+        "1");
+  }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
   }

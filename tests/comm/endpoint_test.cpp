@@ -69,6 +69,20 @@ TEST_P(AnyTransport, FetchOfAWithdrawnBlobEndsInAnError) {
   EXPECT_THAT(arrived->blob.error().message, testing::HasSubstr(ref.digest.hex()));
 }
 
+TEST_P(AnyTransport, ABlobThatWasOfferedTwiceStaysUntilBothAreWithdrawn) {
+  const PeerId peer = introduce(worker(), coordinator());
+  const Blob blob = random_blob(1000);
+  const BlobRef ref = worker().offer(blob);
+  worker().offer(blob);
+  worker().withdraw(ref.digest);
+  expect_fetched(coordinator(), peer, ref, blob);
+  worker().withdraw(ref.digest);
+  coordinator().fetch(peer, ref);
+  const auto arrived = next<BlobArrived>(coordinator());
+  ASSERT_TRUE(arrived);
+  EXPECT_FALSE(arrived->blob.ok());
+}
+
 TEST_P(AnyTransport, ASecondFetchOfTheSameBlobJoinsTheFirst) {
   const PeerId peer = introduce(worker(), coordinator());
   const Blob blob = random_blob(3 << 20);

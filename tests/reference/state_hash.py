@@ -4,6 +4,7 @@
 The digest of a tensor is xxh3-128 over name, 0, dtype, 0, rank and dimensions (8 bytes each, little endian), data; that of a
 state is xxh3-128 over the digests of its tensors in order of their names, each as high and low word, little endian."""
 import json, struct, sys
+from pathlib import Path
 from xxhash import xxh3_128
 
 
@@ -14,7 +15,7 @@ def words(digest):
 def state_digest(paths, verbose=False):
     digests = {}
     for path in paths:
-        file = open(path, "rb").read()
+        file = Path(path).read_bytes()
         start = 8 + struct.unpack("<Q", file[:8])[0]
         for name, t in json.loads(file[8:start]).items():
             if name != "__metadata__":

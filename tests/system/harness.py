@@ -11,9 +11,10 @@ import subprocess
 import tempfile
 import time
 import unittest
+import urllib.request
 
-TESSERA = os.environ.get("TESSERA", "build/ci/launch/tessera")
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+TESSERA = os.environ.get("TESSERA", os.path.join(SOURCE, "build/ci/tessera"))
 
 RECIPE = """
 seed = 7
@@ -102,6 +103,22 @@ class RunTest(unittest.TestCase):
                 return [json.loads(line) for line in lines if line.endswith("\n")]
         except FileNotFoundError:
             return []
+
+    def endpoints(self, run):
+        with open(os.path.join(run, "endpoints.json")) as file:
+            return json.load(file)
+
+    def page(self, run):
+        """The run's Prometheus page."""
+        with urllib.request.urlopen(self.endpoints(run)["metrics"], timeout=5) as page:
+            return page.read().decode()
+
+    def metric(self, page, name):
+        """Value of one sample of the page, name with labels."""
+        for line in page.splitlines():
+            if line.startswith(name + " "):
+                return float(line.split()[-1])
+        self.fail(f"the page has no {name}")
 
     def hashes(self, run):
         return [(row["round"], row["state_hash"]) for row in self.rows(run)]

@@ -108,6 +108,21 @@ class Recovery(RunTest):
         self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
         self.assertEqual(self.hashes(run), reference)
 
+    def test_losing_the_coordinator_and_all_slot_states_at_once_goes_back_under_living_workers(self):
+        reference = self.reference(*self.rounds)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
+        self.await_rounds(run, 5, train)
+        workers = self.role_pids(run, "worker")
+        for worker in workers:
+            self.kill(worker, signal.SIGSTOP)  # alive, but they write nothing while their states are taken away
+        subprocess.run(["rm", "-rf", os.path.join(run, "slots")], check=True)
+        self.kill(self.role_pids(run, "coordinator")[0])
+        for worker in workers:
+            self.kill(worker, signal.SIGCONT)
+        self.finish(train, run)
+        self.assertEqual(self.hashes(run), reference)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -124,6 +124,8 @@ void WorkerMachine::joined_only(const Message& message) {
 }
 
 void WorkerMachine::on(const Welcome& message, const Header& header) {
+  if (!welcome_ || header.epoch != epoch_)
+    heads_.clear();  // a new coordinator may have gone back to a checkpoint
   job_ = header.job;
   epoch_ = header.epoch;
   lease_ = std::chrono::milliseconds(message.lease_ms);
