@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <chrono>
 
+#include "base/overloaded.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/record_codec.h"
 #include "monitoring/log.h"
@@ -14,13 +15,6 @@ namespace tessera {
 namespace {
 
 const Duration look_for_dead_workers = std::chrono::milliseconds(200);
-
-template <class... Handlers>
-struct Overloaded : Handlers... {
-  using Handlers::operator()...;
-};
-template <class... Handlers>
-Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
 /// Payload bytes of a checkpoint; headers and manifest are not worth counting.
 double bytes_of(const Shards& shards) {

@@ -10,6 +10,7 @@
 #include "coordinator/cost.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
+#include "launch/process.h"
 #include "launch/report.h"
 #include "launch/run_directory.h"
 
@@ -62,7 +63,7 @@ void print_plan(const Recipe& recipe, const ModelParts& model, const DataParts& 
 }
 
 std::string resume_line(const std::string& command, const TrainOptions& options, const std::string& out) {
-  std::string line = "tessera " + command + " " + options.recipe.file;
+  std::string line = program_for_typing() + " " + command + " " + options.recipe.file;
   for (const std::string& override_text : options.recipe.overrides) line += " --set '" + override_text + "'";
   return line + " --out " + out + " --resume";
 }

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <filesystem>
 
 namespace tessera {
 namespace {
@@ -94,6 +95,12 @@ std::string own_program() {
   char path[PATH_MAX];
   const ssize_t length = readlink("/proc/self/exe", path, sizeof path);
   return length > 0 ? std::string(path, length) : std::string("tessera");
+}
+
+std::string program_for_typing() {
+  std::error_code unknown;
+  const std::filesystem::path program = own_program(), near = std::filesystem::proximate(program, unknown);
+  return unknown || near.empty() || *near.begin() == ".." ? program.string() : near.string();
 }
 
 }  // namespace tessera

@@ -33,5 +33,7 @@ std::optional<ProcessEnd> reap_process();
 void kill_process(pid_t pid, int signal);
 /// The path of the running program.
 std::string own_program();
+/// The same as a person in this folder would type it.
+std::string program_for_typing();
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "coordinator/cost.h"
+#include "launch/process.h"
 #include "launch/progress.h"
 #include "launch/trained_model.h"
 #include "monitoring/svg_plot.h"
@@ -109,9 +110,9 @@ Status print_report(const RunDirectory& run, std::shared_ptr<const Recipe> recip
       "\nWhere it lies\n  plot of the loss    %s/loss.svg\n  metrics, by round   %s\n  checkpoints         "
       "%s\n  text logs           %s/text\n",
       run.plots().c_str(), run.metrics().c_str(), run.checkpoints().c_str(), run.path().c_str());
-  std::printf(
-      "\nGo on with it\n  tessera generate %s --set generate.prompt=\"She was\"\n  tessera inspect %s\n",
-      run.path().c_str(), run.path().c_str());
+  std::printf("\nGo on with it\n  %s generate %s --prompt \"She was\"\n  %s inspect %s\n",
+              program_for_typing().c_str(), run.path().c_str(), program_for_typing().c_str(),
+              run.path().c_str());
   return {};
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/overloaded.h"
 #include "comm/storage/safetensors.h"
 #include "monitoring/log.h"
 
@@ -9,13 +10,6 @@ namespace tessera {
 namespace {
 
 constexpr int held_out_batches_per_slice = 4;
-
-template <class... Handlers>
-struct Overloaded : Handlers... {
-  using Handlers::operator()...;
-};
-template <class... Handlers>
-Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
 }  // namespace
 
