@@ -24,6 +24,8 @@ SHAPES = {
     "large": dict(vocab=4096, width=256, heads=8, layers=6, context=256, batch=8),
 }
 
+WORKER_TUNABLES = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296"
+
 
 class Block(nn.Module):
     def __init__(self, width, heads):
@@ -87,7 +89,8 @@ class Eager:
 class Tessera:
     def __init__(self, program, shape, threads):
         arguments = [str(shape[k]) for k in ("vocab", "width", "heads", "layers", "context", "batch")]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+        # As launch/run_processes.cpp starts a worker. To give eager the same, set GLIBC_TUNABLES for this script.
+        environment = dict({"GLIBC_TUNABLES": WORKER_TUNABLES}, **os.environ, OMP_NUM_THREADS=str(threads))
         self.process = subprocess.Popen(
             [program, *arguments, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
