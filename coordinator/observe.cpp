@@ -90,7 +90,6 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
                                    {"compute", totals.work.compute_seconds / contributions},
                                    {"encode", totals.work.encode_seconds / contributions},
                                    {"wait", totals.work.wait_seconds / contributions},
-                                   {"wait", totals.work.wait_seconds / contributions},
                                    {"merge", totals.merge_seconds}};
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     phases["wire"] = known->second.wire / contributions;

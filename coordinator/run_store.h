@@ -3,9 +3,8 @@
 //
 //   log/*.log                    the merge log                     log/epoch-N        coordinators so far
 //   log/state-F-V.safetensors    parameters and outer state of fragment F at version V, the two newest
-//   log/staged/DIGEST.safetensors  contributions (and slot states for the next checkpoint) that are
-//   acknowledged checkpoints/NNNNNNNN/        parameters, outer, slot-KK; the manifest holds the ledger's
-//   position
+//   log/staged/DIGEST.safetensors   contributions that are acknowledged
+//   checkpoints/NNNNNNNN/        parameters, outer, slot-KK; the manifest holds the ledger's position
 #pragma once
 #include <map>
 #include <memory>

@@ -103,6 +103,8 @@ class CommandLine {
     try {
       app_.parse(argc, argv);
     } catch (const CLI::CallForHelp&) {
+      if (first.starts_with("-"))
+        return report(fail(ExitCode::usage, "a command comes first (tessera --help lists them)"));
       std::fputs(app_.get_subcommand(first)->help("tessera").c_str(), stdout);
       return 0;
     } catch (const CLI::ParseError& error) {

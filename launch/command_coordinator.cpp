@@ -57,7 +57,6 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   auto role = CoordinatorRole::make(
       run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots});
   if (!role.ok()) {
-    log_error(role.error().message);
     return report(role.error());
   }
   auto exporter = Exporter::open((*role)->metrics(), static_cast<int>(recipe.net.metrics_port));
@@ -80,10 +79,12 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
     }
     (*role)->pump(clock.now() + std::chrono::milliseconds(100));
   }
-  std::error_code ignored;
-  std::filesystem::remove(run.endpoints(), ignored);
-  endpoint->reset();  // the last messages leave
-  std::filesystem::remove_all(shared, ignored);
+  endpoint->reset();                                                 // the last messages leave
+  if ((*role)->exit_code() != static_cast<int>(ExitCode::fenced)) {  // else they are the successor's by now
+    std::error_code ignored;
+    std::filesystem::remove(run.endpoints(), ignored);
+    std::filesystem::remove_all(shared, ignored);
+  }
   if ((*role)->exit_code() != 0) std::fprintf(stderr, "tessera coordinator: %s\n", (*role)->reason().c_str());
   return (*role)->exit_code();
 }

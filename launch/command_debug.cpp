@@ -51,7 +51,8 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   ProgressPrinter printer(recipe.rounds, prepared.unit, options.quiet, before);
   MetricsTail tail(run.metrics(), before.empty() ? 0 : before.back().round);
   const StopSignals signals;
-  printer.begin(clock.now());
+  const SystemClock wall;  // people want real rates
+  printer.begin(wall.now());
   worker.start();
   bool draining = false;
   while (!(*coordinator)->done()) {
@@ -62,11 +63,11 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
         ended && ended->code != ExitCode::done && !(*coordinator)->done()) {
       return report({ended->code, ended->reason});
     }
-    while (auto row = tail.next()) printer.print(*row, clock.now());
+    while (auto row = tail.next()) printer.print(*row, wall.now());
     if (signals.received() > 1) return static_cast<int>(ExitCode::resumable);
     if (signals.received() > 0 && !draining) (*coordinator)->drain("stopped by Ctrl-C"), draining = true;
   }
-  while (auto row = tail.next()) printer.print(*row, clock.now());
+  while (auto row = tail.next()) printer.print(*row, wall.now());
   if ((*coordinator)->exit_code() != 0)
     std::fprintf(stderr, "tessera: %s\n", (*coordinator)->reason().c_str());
   return (*coordinator)->exit_code();

@@ -49,9 +49,9 @@ int run_coordinator_rank(const TrainOptions& options, const std::string& workers
   mine.recipe.overrides.push_back("workers=" + workers);
   if (mine.resume && RunDirectory(options.out).exists()) {
     if (const Status free = RunDirectory(options.out).await_free(); !free.ok()) return report(free.error());
+    std::error_code ignored;
+    std::filesystem::remove(RunDirectory(options.out).endpoints(), ignored);  // a former coordinator's
   }
-  std::error_code ignored;
-  std::filesystem::remove(RunDirectory(options.out).endpoints(), ignored);  // a former coordinator's
   Result<PreparedRun> prepared = prepare_run(mine);
   if (!prepared.ok()) return report(prepared.error());
   const RunDirectory run(prepared->out);
@@ -71,7 +71,8 @@ int run_worker_rank(const TrainOptions& options, const Rank& rank) {
   ChildSpec worker = worker_child(run, rank.rank - 1, worker_capacity(*recipe, rank.size - 1));
   worker.process.output_file.clear();  // the launcher carries its lines to where it keeps those of the rank
   worker.decides = true;
-  return supervise(run, {worker}, {.resume = false, .quiet = true, .unit = {}, .rounds = recipe->rounds});
+  return supervise(run, {worker},
+                   {.resume = false, .quiet = true, .owns_run = false, .unit = {}, .rounds = recipe->rounds});
 }
 
 }  // namespace

@@ -42,17 +42,22 @@ int command_worker(const WorkerOptions& options) {
   role->data_folder = options.data;
   role->capacity = static_cast<int>(options.capacity);
   role->slots_folder = options.folder;
+  std::string own_scratch;
   if (role->slots_folder.empty() && role->run_directory.empty()) {
     char scratch[] = "/tmp/tessera-worker-XXXXXX";
     if (mkdtemp(scratch) == nullptr)
       return report(fail(ExitCode::storage, "cannot make a folder for slot states under /tmp"));
-    role->slots_folder = scratch;
+    role->slots_folder = own_scratch = scratch;
   }
   open_log({.role = "worker",
             .file = {},
             .level = options.quiet ? LogLevel::warning : log_level(),
             .to_stderr = true});
-  return run_worker_role(*role);
+  const int code = run_worker_role(*role);
+  std::error_code ignored;
+  if (!own_scratch.empty())
+    std::filesystem::remove_all(own_scratch, ignored);  // the next worker makes its own
+  return code;
 }
 
 }  // namespace tessera

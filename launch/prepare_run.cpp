@@ -100,7 +100,7 @@ int finish_run(const std::string& command, int code, const PreparedRun& prepared
                  prepared.out.c_str());
   } else if (!options.quiet) {
     if (const Status reported = print_report(RunDirectory(prepared.out), prepared.recipe); !reported.ok()) {
-      return report(reported.error());
+      report(reported.error());  // the run itself is done and stays done
     }
   }
   return code;

@@ -17,7 +17,6 @@ struct RoundRow {
   double loss = 0;                  ///< mean training loss, nats per unit
   std::optional<double> eval_loss;  ///< of the outer parameters, when evaluated
   double bytes_up = 0, bytes_down = 0;
-  double seconds = 0;  ///< wall-clock of the round
   std::string state_hash;
 };
 std::optional<RoundRow> parse_round_row(const std::string& line);

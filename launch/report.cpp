@@ -102,10 +102,12 @@ Status print_report(const RunDirectory& run, std::shared_ptr<const Recipe> recip
   const TextScore trained = model.evaluate(0), unigram = model.evaluate_unigram(0);
   print_quality(trained, untrained, unigram);
   print_savings(*recipe, model.model(), rows);
-  std::printf("\nA sample\n");
-  TESSERA_ASSIGN(const std::string text, model.generate());
-  std::printf("%s\n", text.c_str());
   TESSERA_TRY(plot_loss(run, *recipe, rows, unigram, model.data().source->unit()));
+  if (const Result<std::string> text = model.generate(); text.ok()) {
+    std::printf("\nA sample\n%s\n", text->c_str());
+  } else {
+    std::printf("\nNo sample: %s\n", text.error().message.c_str());
+  }
   std::printf(
       "\nWhere it lies\n  plot of the loss    %s/loss.svg\n  metrics, by round   %s\n  checkpoints         "
       "%s\n  text logs           %s/text\n",

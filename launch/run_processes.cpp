@@ -65,7 +65,7 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
   int stops = 0;
   for (;;) {
     const std::optional<int> code = supervisor.poll(clock.now());
-    if (shared_folder.empty()) {
+    if (options.owns_run && shared_folder.empty()) {
       const Result<Endpoints> endpoints = run.read_endpoints();
       if (endpoints.ok() && !told_address && !endpoints->metrics.empty()) {
         std::printf("metrics: %s\n", endpoints->metrics.c_str());
@@ -73,7 +73,7 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
       }
       if (endpoints.ok()) shared_folder = endpoints->shared_folder;
     }
-    while (auto row = tail.next()) printer.print(*row, clock.now());
+    while (auto row = options.owns_run ? tail.next() : std::nullopt) printer.print(*row, clock.now());
     if (code) {
       // A coordinator that was killed could not clean up after itself.
       std::error_code ignored;

@@ -20,7 +20,8 @@ std::int64_t worker_capacity(const Recipe& recipe, std::int64_t workers);
 struct SuperviseOptions {
   bool resume = false;  ///< rounds that are there already are not shown again
   bool quiet = false;
-  std::string unit;  ///< "tokens"
+  bool owns_run = true;  ///< the coordinator is a child of this process: show its rounds, clean up after it
+  std::string unit;      ///< "tokens"
   std::int64_t rounds = 0;
 };
 /// Runs the children until the run is over, with a line per round; Ctrl-C drains, twice stops. The exit code.

@@ -98,7 +98,11 @@ std::optional<int> Supervisor::on_end(Child& child, const ProcessEnd& end, Insta
   if (code_) return std::nullopt;  // the run is over: everybody leaves
   const bool clean = end.signal == 0 && end.exit_code == 0;
   const bool resumable = end.signal == 0 && end.exit_code == static_cast<int>(ExitCode::resumable);
-  if (child.spec.decides && (clean || resumable || stops_ > 0)) return end.signal != 0 ? 1 : end.exit_code;
+  if (child.spec.decides && (clean || resumable || stops_ > 0)) {
+    // Asked to stop before it could listen for that: nothing is lost.
+    if (end.signal != 0) return static_cast<int>(stops_ > 0 ? ExitCode::resumable : ExitCode::failed);
+    return end.exit_code;
+  }
   if (clean || stops_ > 0)
     return std::nullopt;  // a worker that was told to stop; the coordinator ends the run
   if (end.signal == 0 && is_final(end.exit_code)) {
@@ -135,6 +139,11 @@ void Supervisor::stop() {
     if (child.pid > 0 && child.spec.decides) kill_process(child.pid, stops_ > 1 ? SIGKILL : SIGTERM);
   }
   if (stops_ > 1) kill_all();
+  // Nobody is left whose end poll() could notice: killed just now, or dead and waiting to be started again.
+  const bool decider_lives = std::any_of(children_.begin(), children_.end(), [](const Child& child) {
+    return child.spec.decides && child.pid > 0;
+  });
+  if (!decider_lives && !code_) code_ = static_cast<int>(ExitCode::resumable);
 }
 
 void Supervisor::kill_all() {

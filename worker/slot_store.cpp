@@ -28,10 +28,11 @@ Status SlotStore::save(SlotId slot, const Digest& digest, Bytes encoded, Durabil
     const std::string path = folder + "/" + entry.name;
     std::error_code gone;
     const auto time = std::filesystem::last_write_time(path, gone);
-    if (!gone && entry.name.ends_with(".safetensors")) states.emplace_back(time, path);
+    const bool just_written = entry.name == digest.hex() + ".safetensors";  // whatever a coarse clock says
+    if (!gone && !just_written && entry.name.ends_with(".safetensors")) states.emplace_back(time, path);
   }
   std::sort(states.rbegin(), states.rend());
-  for (std::size_t i = states_kept; i < states.size(); ++i) TESSERA_TRY(remove_tree(states[i].second));
+  for (std::size_t i = states_kept - 1; i < states.size(); ++i) TESSERA_TRY(remove_tree(states[i].second));
   return {};
 }
 

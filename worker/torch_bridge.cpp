@@ -68,10 +68,4 @@ HostTensor host_copy(const at::Tensor& tensor) {
   return copy;
 }
 
-TensorMap host_copies(const std::map<std::string, at::Tensor>& tensors) {
-  TensorMap copies;
-  for (const auto& [name, tensor] : tensors) copies.emplace(name, host_copy(tensor));
-  return copies;
-}
-
 }  // namespace tessera

@@ -16,6 +16,5 @@ at::Tensor torch_view(const HostTensor& tensor);
 std::map<std::string, at::Tensor> torch_views(const TensorMap& tensors);
 /// A host copy of a CPU tensor.
 HostTensor host_copy(const at::Tensor& tensor);
-TensorMap host_copies(const std::map<std::string, at::Tensor>& tensors);
 
 }  // namespace tessera
