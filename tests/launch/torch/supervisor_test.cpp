@@ -36,14 +36,15 @@ class Supervised : public ::testing::Test {
 };
 
 TEST_F(Supervised, EndsWithTheCodeOfTheChildThatDecidesAndLeavesNobodyBehind) {
-  Supervisor supervisor = make({shell("coordinator", "exit 75", true), shell("worker", "exec sleep 100", false)});
+  Supervisor supervisor =
+      make({shell("coordinator", "exit 75", true), shell("worker", "exec sleep 100", false)});
   ASSERT_TRUE(supervisor.start().ok());
   EXPECT_EQ(outcome(supervisor), 75);
 }
 
 TEST_F(Supervised, StoppedTwiceItEndsResumable) {
-  Supervisor supervisor =
-      make({shell("coordinator", "trap '' TERM; exec sleep 100", true), shell("worker", "exec sleep 100", false)});
+  Supervisor supervisor = make(
+      {shell("coordinator", "trap '' TERM; exec sleep 100", true), shell("worker", "exec sleep 100", false)});
   ASSERT_TRUE(supervisor.start().ok());
   supervisor.stop();
   EXPECT_EQ(supervisor.poll(now_), std::nullopt) << "asked to drain, it still runs";
