@@ -108,6 +108,19 @@ TEST(HostileBytes, OnEitherPortHarmNobodyAndAreCounted) {
   EXPECT_EQ(all_drops(*worker), 0u);
 }
 
+TEST(Offers, AreKnownToWhoeverHearsOfThem) {
+  const auto coordinator = coordinator_with();
+  const auto worker = worker_of(*coordinator);
+  // The coordinator's loop is kept busy with control messages, so that requests meet it in every place.
+  for (int i = 0; i < 400; ++i) {
+    for (std::uint64_t k = 0; k < 20; ++k) worker->send(coordinator_peer, Heartbeat{k, {}, {}});
+    const Blob blob = random_blob(100 + i);
+    expect_fetched(*worker, coordinator_peer, coordinator->offer(blob), blob);
+    while (coordinator->receive({})) {
+    }
+  }
+}
+
 TEST(HostileBytes, InProperFramesAreDroppedByReason) {
   const auto coordinator = coordinator_with();
   BarePeer peer(*coordinator, "0123456789abcdef");
