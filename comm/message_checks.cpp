@@ -2,28 +2,13 @@
 
 #include <cmath>
 
+#include "base/utf8.h"
 #include "comm/drop_reasons.h"
 
 namespace tessera {
 namespace {
 
 using Limits = MessageLimits;
-
-// Bytes of the valid UTF-8 character that text begins with; 0 where it begins with none.
-std::size_t character_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  // The second byte's range excludes overlong forms, surrogates and code points past U+10FFFF.
-  const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
-  const unsigned char high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
-  if (byte(1) < low || byte(1) > high) return 0;
-  for (std::size_t i = 2; i < length; ++i)
-    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
-  return length;
-}
 
 bool is_control(char c, Text kind) {
   if (kind == Text::lines && (c == '\n' || c == '\t' || c == '\r')) return false;
@@ -157,7 +142,7 @@ Message tidied(Message message) {
 bool is_clean_text(std::string_view text, std::size_t limit, Text kind) {
   if (text.size() > limit) return false;
   while (!text.empty()) {
-    const std::size_t length = character_length(text);
+    const std::size_t length = utf8_length(text);
     if (length == 0 || is_control(text.front(), kind)) return false;
     text.remove_prefix(length);
   }
@@ -167,7 +152,7 @@ bool is_clean_text(std::string_view text, std::size_t limit, Text kind) {
 std::string clean_text(std::string_view text, std::size_t limit, Text kind) {
   std::string clean;
   while (!text.empty()) {
-    const std::size_t length = character_length(text);
+    const std::size_t length = utf8_length(text);
     if (clean.size() + std::max<std::size_t>(length, 1) > limit) break;
     if (length == 0 || is_control(text.front(), kind)) {
       clean += '?';

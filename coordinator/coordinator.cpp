@@ -29,12 +29,6 @@ double bytes_of(const Shards& shards) {
   return static_cast<double>(bytes);
 }
 
-std::string slot_shard(SlotId slot) {
-  char name[32];
-  std::snprintf(name, sizeof name, "slot-%02d", slot.value);
-  return name;
-}
-
 }  // namespace
 
 Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint,

@@ -163,11 +163,9 @@ Status Coordinator::roll_back(Ledger& ledger, const std::string& reason) {
   }
   for (std::int32_t k = 0; k < parts_.settings.slots(); ++k) {
     if (record.slot_states[k].is_zero() || parts_.slots_folder.empty()) continue;
-    char shard[16];
-    std::snprintf(shard, sizeof shard, "slot-%02d", k);
     const Path file = slot_state_file(parts_.slots_folder, {k}, record.slot_states[k]);
     TESSERA_TRY(make_folder(file.parent_path()));
-    TESSERA_TRY(atomic_write(file, checkpoint->shards.at(shard).bytes, parts_.store.durability));
+    TESSERA_TRY(atomic_write(file, checkpoint->shards.at(slot_shard({k})).bytes, parts_.store.durability));
   }
   for (std::size_t f = 0; f < record.fragments.size(); ++f) {
     const FragmentId fragment{static_cast<std::int32_t>(f)};

@@ -141,4 +141,10 @@ Status RunStore::replace_rows(const std::vector<std::string>& lines) {
   return atomic_write(settings_.run / "metrics.jsonl", text, settings_.durability);
 }
 
+std::string slot_shard(SlotId slot) {
+  char name[32];
+  std::snprintf(name, sizeof name, "slot-%02d", slot.value);
+  return name;
+}
+
 }  // namespace tessera

@@ -75,4 +75,7 @@ class RunStore {
   std::unique_ptr<CheckpointStore> checkpoints_;
 };
 
+/// The shard of a checkpoint that holds a slot's state: "slot-03".
+std::string slot_shard(SlotId slot);
+
 }  // namespace tessera

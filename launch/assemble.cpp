@@ -1,7 +1,9 @@
 #include "launch/assemble.h"
 
+#include <algorithm>
 #include <filesystem>
 
+#include "comm/codec.h"
 #include "comm/hash.h"
 #include "comm/storage/files.h"
 #include "optim/gradient_step.h"
@@ -23,6 +25,13 @@ std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
 
 std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
   return make<Family>(recipe.model.family, {.vocab = vocab})->cost().context;
+}
+
+double bytes_per_parameter(const Choice& codec) {
+  constexpr std::size_t many = 1 << 20;
+  return static_cast<double>(
+             Registry<Codec>::builtin().make(codec.name, *codec.settings, {})->encoded_bytes(many)) /
+         many;
 }
 
 }  // namespace
@@ -95,6 +104,17 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .momentum = recipe.outer.momentum,
                                .gradient_step = make_gradient_step(std::move(step))};
   return make<OuterMethod>(recipe.outer.method, context);
+}
+
+CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::int64_t context = std::max<std::int64_t>(model.family->cost().context, 1);
+  return {.tokens_per_step = static_cast<double>(recipe.batch * context),
+          .steps = method->steps_per_merge(),
+          .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
+          .anchor = method->steps_locally(),
+          .bytes_up = bytes_per_parameter(recipe.codec.up),
+          .bytes_down = bytes_per_parameter(recipe.codec.down)};
 }
 
 }  // namespace tessera

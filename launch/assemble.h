@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/params.h"
 #include "base/tensor.h"
+#include "coordinator/cost.h"
 #include "data/prepare.h"
 #include "data/source.h"
 #include "launch/config/recipe.h"
@@ -48,6 +49,8 @@ std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
 ClipSettings clip_settings(const Recipe& recipe);
+/// What the cost formulas need to know of a recipe: for plan, the banner of a run and its report.
+CostSettings cost_settings(const Recipe& recipe, const ModelParts& model);
 
 /// What must be equal for two parties to work on one job: a digest of the binary's build.
 std::string build_id();

@@ -7,7 +7,6 @@
 #include <nlohmann/json.hpp>
 
 #include "base/text.h"
-#include "comm/codec.h"
 #include "coordinator/cost.h"
 #include "data/tokenizer.h"
 #include "launch/assemble.h"
@@ -27,13 +26,6 @@ std::int64_t known_vocab(const Recipe& recipe) {
   return Registry<Tokenizer>::builtin().make(tokenizer.name, *tokenizer.settings, {})->vocab();
 }
 
-double bytes_per_parameter(const Choice& codec) {
-  constexpr std::size_t many = 1 << 20;
-  return static_cast<double>(
-             Registry<Codec>::builtin().make(codec.name, *codec.settings, {})->encoded_bytes(many)) /
-         many;
-}
-
 struct Planned {
   Recipe recipe;
   ModelParts model;
@@ -47,14 +39,7 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   const std::int64_t known = known_vocab(recipe), vocab = known > 0 ? known : assumed_vocab;
   TESSERA_ASSIGN(ModelParts model, assemble_model(recipe, vocab));
   const CostModel shape = model.family->cost();
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
-  CostSettings settings{
-      .tokens_per_step = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1)),
-      .steps = method->steps_per_merge(),
-      .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
-      .anchor = method->steps_locally(),
-      .bytes_up = bytes_per_parameter(recipe.codec.up),
-      .bytes_down = bytes_per_parameter(recipe.codec.down)};
+  const CostSettings settings = cost_settings(recipe, model);
   CostReport cost = cost_of(model.plan, model.specs, shape, settings);
   if (known == 0) {
     cost.notes.push_back("a vocabulary of " + std::to_string(vocab) +

@@ -40,10 +40,7 @@ PrepareProgress data_progress(bool quiet) {
 void print_plan(const Recipe& recipe, const ModelParts& model, const DataParts& data,
                 const std::string& out) {
   const CostReport cost =
-      cost_of(model.plan, model.specs, model.family->cost(),
-              {.tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
-               .steps = recipe.sync.steps,
-               .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()});
+      cost_of(model.plan, model.specs, model.family->cost(), cost_settings(recipe, model));
   std::printf("%s with %s parameters; %lld slots on %lld workers; method %s, %lld rounds of %lld steps\n",
               recipe.model.family.name.c_str(), format_count(cost.parameters).c_str(),
               static_cast<long long>(recipe.slots), static_cast<long long>(recipe.workers),

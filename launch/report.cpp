@@ -31,11 +31,8 @@ void print_quality(const TextScore& trained, const TextScore& untrained, const T
 /// What the cut and the rare merges saved: computed by the cost formulas, the bytes also as the transport
 /// counted them.
 void print_savings(const Recipe& recipe, const ModelParts& model, const std::vector<RoundRow>& rows) {
-  const CostSettings settings{
-      .tokens_per_step = static_cast<double>(recipe.batch * model.family->cost().context),
-      .steps = recipe.sync.steps,
-      .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter()};
-  const CostReport cost = cost_of(model.plan, model.specs, model.family->cost(), settings);
+  const CostReport cost =
+      cost_of(model.plan, model.specs, model.family->cost(), cost_settings(recipe, model));
   const double slots = static_cast<double>(recipe.slots), rounds = static_cast<double>(rows.size());
   double measured = 0;
   for (const RoundRow& row : rows) measured += row.bytes_up + row.bytes_down;

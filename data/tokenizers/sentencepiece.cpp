@@ -15,6 +15,7 @@
 #include <unordered_map>
 
 #include "base/text.h"
+#include "base/utf8.h"
 #include "comm/hash.h"
 #include "data/tokenizer.h"
 
@@ -38,23 +39,6 @@ struct SentencepieceSettings : Settings {
   }
 };
 
-/// Length of the well-formed UTF-8 character at the front (RFC 3629), 0 when there is none.
-std::size_t character_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  const std::size_t length = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
-  if (lead < 0xc2 || lead > 0xf4 || text.size() < length) return 0;
-  const unsigned char low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;  // no overlong forms
-  const unsigned char high = lead == 0xed   ? 0x9f
-                             : lead == 0xf4 ? 0x8f
-                                            : 0xbf;  // no surrogates, nothing above U+10FFFF
-  if (byte(1) < low || byte(1) > high) return 0;
-  for (std::size_t i = 2; i < length; ++i)
-    if (byte(i) < 0x80 || byte(i) > 0xbf) return 0;
-  return length;
-}
-
 /// A stretch of text that the library takes as one sentence, or (not plain) one that becomes byte tokens.
 struct Run {
   std::string_view text;
@@ -64,7 +48,7 @@ struct Run {
 /// Length of the character at the front if the library gives it back unchanged, else 0.
 std::size_t plain_length(std::string_view text) {
   if (text[0] == '\t' || text.starts_with(space_mark)) return 0;
-  return character_length(text);
+  return utf8_length(text);
 }
 
 /// The run at the front of a text that is not empty. Plain runs end behind a line end, or before a space when
