@@ -98,14 +98,27 @@ void Campaign::start_more(UnitRunner& runner, CampaignEnd& totals, const Say& sa
   }
 }
 
-CampaignEnd Campaign::run(UnitRunner& runner, const std::function<bool()>& stop, const Say& say) {
-  CampaignEnd totals;
+/// Units of an arm nearly always fail for one reason: each reason is told once.
+void Campaign::tell_what_cannot_run(CampaignEnd& totals, const Say& say) const {
+  std::map<std::string, std::vector<std::string>> reasons;
   for (const UnitStatus& status : look()) {
     if (!glob_matches(options_.only, status.unit.name)) continue;
-    if (status.state == UnitState::failed) fail_unit(status.unit.name, status.why, totals, say);
-    if (status.state == UnitState::stale && !options_.redo_stale)
-      say(status.unit.name + " is stale and left alone (--redo-stale runs it anew): " + status.why);
+    if (status.state == UnitState::failed) {
+      reasons["cannot run: " + status.why].push_back(status.unit.name);
+      ++totals.failed;
+    } else if (status.state == UnitState::stale && !options_.redo_stale) {
+      reasons["stale and left alone (--redo-stale runs it anew): " + status.why].push_back(status.unit.name);
+    }
   }
+  for (const auto& [why, units] : reasons) {
+    const std::string more = units.size() > 1 ? " and " + std::to_string(units.size() - 1) + " more" : "";
+    say(units.front() + more + ": " + why);
+  }
+}
+
+CampaignEnd Campaign::run(UnitRunner& runner, const std::function<bool()>& stop, const Say& say) {
+  CampaignEnd totals;
+  tell_what_cannot_run(totals, say);
   bool changed = true;  // looking at all units costs time that the running ones need
   while (!(totals.interrupted = stop())) {
     if (changed) start_more(runner, totals, say);

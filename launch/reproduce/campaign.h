@@ -42,6 +42,7 @@ class Campaign {
   std::optional<std::string> prepare(UnitRunner& runner, const std::string& corpus);
   void take(const UnitEnd& end, CampaignEnd& totals, const Say& say);
   void start_more(UnitRunner& runner, CampaignEnd& totals, const Say& say);
+  void tell_what_cannot_run(CampaignEnd& totals, const Say& say) const;
   std::string position() const;
   void fail_unit(const std::string& unit, const std::string& why, CampaignEnd& totals, const Say& say);
 

@@ -20,6 +20,11 @@ ResolveUnit remembering(ResolveUnit resolve) {
   };
 }
 
+/// Lists and tables have a line per unit.
+std::string in_one_line(const std::string& text) {
+  return join(split(text, '\n'), "; ");
+}
+
 /// One look at all units with fixed results; tuned points are worked out as they are asked for.
 class Look {
  public:
@@ -32,7 +37,7 @@ class Look {
         .unit = unit, .state = UnitState::failed, .why = "", .composed = {}, .resolved = {}, .result = {}};
     const auto failed = [&](const std::string& why) {
       status.state = UnitState::failed;
-      status.why = why;
+      status.why = in_one_line(why);
       return status;
     };
     Result<Composed> composed =
@@ -81,7 +86,7 @@ class Look {
       status.resolved = *resolved;
     } else {
       status.state = UnitState::failed;
-      status.why = resolved.error().message;
+      status.why = in_one_line(resolved.error().message);
     }
     return status;
   }
