@@ -147,15 +147,17 @@ class FakeRunner final : public UnitRunner {
     if (jobs_.empty()) return std::nullopt;
     const UnitJob job = jobs_.front();
     jobs_.pop_front();
-    const Result<double> loss = loss_(job);
-    if (!loss.ok()) return UnitEnd{job.unit.name, loss.error()};
-    return UnitEnd{job.unit.name, result_of(job, *loss)};
+    return end_of(job, loss_(job));
   }
   void stop() override {
     stopped = jobs_.size();
     jobs_.clear();
   }
 
+  static UnitEnd end_of(const UnitJob& job, const Result<double>& loss) {
+    if (!loss.ok()) return {job.unit.name, loss.error()};
+    return {job.unit.name, result_of(job, *loss)};
+  }
   static UnitResult result_of(const UnitJob& job, double loss) {
     UnitResult result;
     result.unit = job.unit;
