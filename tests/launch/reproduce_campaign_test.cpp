@@ -89,6 +89,9 @@ TEST_F(CampaignTest, SkipsWhatIsThere) {
   FakeRunner first(bowl), second(bowl);
   run(first, {.only = "diloco*tune*"});
   EXPECT_THAT(first.started, IsEmpty()) << "it waits for the inner rate, which was not asked for";
+  run(first, {.only = "rate*one"});
+  run(first, {.only = "diloco*tune*"});
+  EXPECT_THAT(first.started, ElementsAre("rate-s-text-tune-one")) << "one point of two chooses nothing";
   run(first, {.only = "rate*"});
   EXPECT_EQ(first.started.size(), 2u);
   run(first);
