@@ -231,6 +231,7 @@ TEST_F(MeasureTest, RefusesRunsThatAreNotWhole) {
   EXPECT_THAT(measure_run(job(), false, scratch_.path() + "/metrics.jsonl").error().message,
               HasSubstr("consumed 20488 tokens, but its recipe means 20480"));
   EXPECT_FALSE(parse_final_score("warning: something").ok());
+  EXPECT_TRUE(std::isnan(parse_final_score("{\"model\": {\"loss\": null}}")->loss)) << "a diverged model";
   EXPECT_EQ(parse_final_score("a warning\n{\"model\": {\"loss\": 1.5, \"units\": 10}}")->loss, 1.5);
 }
 
