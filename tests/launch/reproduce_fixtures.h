@@ -167,8 +167,9 @@ class FakeRunner final : public UnitRunner {
     result.final_loss = loss;
     result.tokens = job.resolved.tokens();
     result.flops = job.resolved.flops();
-    result.wall_seconds = 10;
-    result.compute_seconds = 5;
+    result.wall_seconds = 20;
+    result.cpu_seconds = 10;
+    result.compute_seconds = 10;
     for (std::int64_t round = 2; round <= job.resolved.rounds; round += 2) {
       const double part = static_cast<double>(round) / static_cast<double>(job.resolved.rounds);
       result.curve.push_back({.round = round,
