@@ -91,4 +91,13 @@ RowSet Plan::owned_by(std::int32_t slot) const {
   return owned;
 }
 
+std::set<std::string> Plan::cut_params() const {
+  std::set<std::string> cut;
+  for (const Slice& slice : slices) {
+    if (static_cast<std::int32_t>(slice.owners.size()) == slots) continue;
+    for (const auto& [param, ranges] : slice.rows) cut.insert(param);
+  }
+  return cut;
+}
+
 }  // namespace tessera

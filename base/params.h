@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,8 @@ struct Plan {
   std::int32_t slots = 0;
   std::vector<Slice> slices;
   RowSet owned_by(std::int32_t slot) const;
+  /// Parameters that are divided: some of their rows are not owned by all slots.
+  std::set<std::string> cut_params() const;
 };
 
 /// Floating-point operations and sizes of a model per token, from which `plan` predicts (reference

@@ -38,7 +38,7 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       endpoint_(endpoint),
       clock_(clock),
       metrics_(metrics),
-      merger_(parts_.specs, parts_.method),
+      merger_(parts_.specs, parts_.method, parts_.merge),
       fragments_(parts_.method->fragments()) {}
 
 Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint,
@@ -149,7 +149,7 @@ Status Coordinator::perform(const Action& action) {
           [this](const action::Retire& a) {
             auto offered = offered_.find({a.fragment, a.version});
             if (offered != offered_.end()) {
-              endpoint_.withdraw(offered->second);
+              for (const Digest& digest : offered->second) endpoint_.withdraw(digest);
               offered_.erase(offered);
             }
             return Status();
@@ -251,7 +251,10 @@ Status Coordinator::perform(const action::Merge& merge) {
                      .state = state_digest(tensors),
                      .parameters = head.parameters,
                      .uncovered = outcome.uncovered,
-                     .seconds = seconds(merged_at - begin)});
+                     .seconds = seconds(merged_at - begin),
+                     .fast = head.fast,
+                     .outer = outcome.outer,
+                     .delta_norm = outcome.delta_norm});
   return {};
 }
 
@@ -285,8 +288,13 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
   const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(fragment_parameters(fragment))));
-  offered_[{fragment, version}] = ref.digest;
-  return {fragment, version, ref, chain};
+  std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
+  FragmentHead head{fragment, version, ref, chain, std::nullopt};
+  if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
+    head.fast = endpoint_.offer(Blob(encode_safetensors(fast)));
+    offered.push_back(head.fast->digest);
+  }
+  return head;
 }
 
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {

@@ -22,6 +22,7 @@ struct CoordinatorParts {
   RunStoreSettings store;
   std::vector<ParamSpec> specs;
   std::shared_ptr<const OuterMethod> method;
+  MergeSettings merge{};
   TensorMap initial;         ///< parameters before training, F32 by name
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
   std::string host;  ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
@@ -111,7 +112,7 @@ class Coordinator {
     double commit = 0;  ///< snapshot and offer
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
-  std::map<std::pair<FragmentId, Version>, Digest> offered_;
+  std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};
 };

@@ -86,6 +86,11 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   row["contributions"] = totals.contributions;
   row["uncovered"] = totals.uncovered;
   row["grad_norm"] = totals.work.grad_norm;
+  row["outer"] = {{"delta_norm", totals.delta_norm},
+                  {"lr", totals.outer.lr},
+                  {"cut_lr", totals.outer.cut_lr},
+                  {"agreement", totals.outer.agreement},
+                  {"persistence", totals.outer.persistence}};
   nlohmann::ordered_json phases = {{"round", totals.round_seconds},
                                    {"compute", totals.work.compute_seconds / contributions},
                                    {"encode", totals.work.encode_seconds / contributions},

@@ -118,9 +118,29 @@ void PartialSettings::fields(FieldVisitor& f) {
   f.field({"assign", "which slot owns which slice; modulo: slot s owns slice s mod slices of every group",
            one_of({"modulo"})},
           assign);
+  f.field({"owner_view",
+           "what the owners of a slice go on with after a merge. reset: the merged values, as everybody else "
+           "(the "
+           "paper); fast: their own, while all others and evaluation see a slow copy that follows at "
+           "outer.cut_lr",
+           one_of({"reset", "fast"})},
+          owner_view);
+  f.field({"average",
+           "what the changes of a coordinate are divided by. owners: the slots that trained it (the paper); "
+           "slots: "
+           "all slots, for comparison",
+           one_of({"owners", "slots"})},
+          average);
+  f.field({"inner_lr_scale", "times inner.lr is the learning rate of what is cut", positive()},
+          inner_lr_scale);
 }
 
 std::vector<std::string> PartialSettings::problems() const {
+  if (owner_view == "fast" && average == "slots")
+    return {
+        "partial.average = \"slots\" does not go with partial.owner_view = \"fast\", whose fast values are "
+        "means "
+        "over owners"};
   if (cut == "none" && slices > 1)
     return {"partial.slices = " + std::to_string(slices) + " needs a partial.cut other than 'none'"};
   return {};
@@ -191,11 +211,6 @@ void check_plan(const Plan& plan, const std::vector<ParamSpec>& specs) {
   }
   TESSERA_CHECK(held.empty(), ": a slice holds ", held.begin()->first,
                 ", which is not a trainable parameter");
-}
-
-double auto_outer_lr(const PartialSettings& settings, double full_lr) {
-  const double slices = settings.cut == "none" ? 1.0 : static_cast<double>(settings.slices);
-  return full_lr * std::min(1.0, 2.0 / slices);
 }
 
 }  // namespace tessera

@@ -16,6 +16,9 @@ struct PartialSettings : Settings {
   std::string cut = "none";       ///< "none", or kinds of cut groups joined by '+': "mlp", "mlp+heads"
   std::int64_t slices = 1;        ///< N: parts that every selected cut group is divided into
   std::string assign = "modulo";  ///< which slot owns which slice: slot s owns slice s mod N of every group
+  std::string owner_view = "reset";  ///< what a merge does to the owners' own values of what is cut
+  std::string average = "owners";    ///< what the sum of the deltas is divided by
+  double inner_lr_scale = 1;         ///< of the inner learning rate of what is cut
   void fields(FieldVisitor& f) override;
   std::vector<std::string> problems() const override;
 };
@@ -33,10 +36,5 @@ Result<Plan> make_plan(const std::vector<ParamSpec>& specs, const std::vector<Cu
 /// Aborts unless the slices tile every trainable parameter exactly and each has owners, ascending, among the
 /// slots.
 void check_plan(const Plan& plan, const std::vector<ParamSpec>& specs);
-
-/// What outer.lr = "auto" means for a plan: `full_lr` for up to two slices, falling as 2/N beyond. Slices of
-/// one merge jump together although each was trained as if the others stood still, so the outer gain has to
-/// fall as their number grows (measured: reference, section 4.3).
-double auto_outer_lr(const PartialSettings& settings, double full_lr = 0.7);
 
 }  // namespace tessera

@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "comm/messages.h"
+#include "optim/outer.h"
 
 namespace tessera {
 
@@ -78,6 +79,8 @@ struct MergeTotals {
   double round_seconds = 0;                    ///< since the previous commit of the fragment
   double merge_seconds = 0;
   std::int64_t uncovered = 0;  ///< trained coordinates that nobody contributed to
+  double delta_norm = 0;       ///< L2 norm of the merged delta (or gradient)
+  OuterReport outer;
   auto operator<=>(const MergeTotals&) const = default;
 };
 /// The merge is done and its result durable.

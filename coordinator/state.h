@@ -49,6 +49,7 @@ struct CoordinatorSettings {
   Duration lease = std::chrono::seconds(2);  ///< the one failure-detection setting
   std::int32_t expected_workers = 1;         ///< slots are first handed out when so many are ready
   std::vector<RowSet> owned;                 ///< per slot
+  bool fast_for_all = false;                 ///< fast values have several owners: everybody fetches them
   Rules rules;
 
   std::int32_t slots() const { return static_cast<std::int32_t>(owned.size()); }
@@ -94,6 +95,9 @@ struct Merged {
   BlobRef parameters;  ///< offered for fetching
   std::int64_t uncovered = 0;
   double seconds = 0;
+  std::optional<BlobRef> fast{};  ///< offered too, where owners keep values of their own
+  OuterReport outer{};
+  double delta_norm = 0;
 };
 struct Tick {};  ///< now >= wake_at(state)
 struct WorkerDied {

@@ -102,8 +102,26 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .rule = recipe.outer.rule,
                                .lr = recipe.outer.lr,
                                .momentum = recipe.outer.momentum,
+                               .cut = OuterStep{recipe.outer.cut_lr, recipe.outer.cut_momentum},
+                               .slots = static_cast<std::int32_t>(recipe.slots),
+                               .slices = static_cast<std::int32_t>(recipe.partial.slices),
                                .gradient_step = make_gradient_step(std::move(step))};
   return make<OuterMethod>(recipe.outer.method, context);
+}
+
+MergeSettings merge_settings(const Recipe& recipe, const Plan& plan) {
+  return {.cut = plan.cut_params(),
+          .keeps_fast = recipe.partial.owner_view == "fast",
+          .average_over =
+              recipe.partial.average == "slots" ? static_cast<std::int32_t>(recipe.slots) : std::int32_t{0}};
+}
+
+bool fast_for_all(const Recipe& recipe, const Plan& plan) {
+  return recipe.partial.owner_view == "fast" &&
+         std::any_of(plan.slices.begin(), plan.slices.end(), [&](const Slice& slice) {
+           const auto owners = static_cast<std::int32_t>(slice.owners.size());
+           return owners > 1 && owners < plan.slots;
+         });
 }
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {

@@ -10,6 +10,7 @@
 #include "base/params.h"
 #include "base/tensor.h"
 #include "coordinator/cost.h"
+#include "coordinator/merge.h"
 #include "data/prepare.h"
 #include "data/source.h"
 #include "launch/config/recipe.h"
@@ -49,6 +50,9 @@ std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
 ClipSettings clip_settings(const Recipe& recipe);
+MergeSettings merge_settings(const Recipe& recipe, const Plan& plan);
+/// Whether every version's fast values have to be fetched, since slices have several owners.
+bool fast_for_all(const Recipe& recipe, const Plan& plan);
 /// What the cost formulas need to know of a recipe: for plan, the banner of a run and its report.
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model);
 

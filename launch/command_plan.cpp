@@ -103,6 +103,10 @@ void print_json(const Planned& p, const PlanOptions& options) {
   std::printf("%s\n", json.dump(2).c_str());
 }
 
+std::string rate_text(double lr) {
+  return std::isnan(lr) ? "auto" : format_double(lr);
+}
+
 void print_head(const Planned& p, const PlanOptions& options) {
   const Recipe& r = p.recipe;
   const double tokens = p.settings.tokens_per_step * static_cast<double>(r.slots * r.horizon());
@@ -110,9 +114,10 @@ void print_head(const Planned& p, const PlanOptions& options) {
   std::printf("Model      %s, %s parameters, vocabulary %lld, context %lld\n", r.model.family.name.c_str(),
               format_count(p.cost.parameters).c_str(), static_cast<long long>(p.vocab),
               static_cast<long long>(p.model.family->cost().context));
-  std::printf("Method     %s, outer %s with lr %s and momentum %s, inner %s\n", r.outer.method.name.c_str(),
-              r.outer.rule.c_str(), format_double(r.outer.lr).c_str(),
-              format_double(r.outer.momentum).c_str(), r.inner.optimizer.name.c_str());
+  std::printf("Method     %s, outer %s with lr %s and momentum %s (cut: %s and %s), inner %s\n",
+              r.outer.method.name.c_str(), r.outer.rule.c_str(), rate_text(r.outer.lr).c_str(),
+              format_double(r.outer.momentum).c_str(), rate_text(r.outer.cut_lr).c_str(),
+              format_double(r.outer.cut_momentum).c_str(), r.inner.optimizer.name.c_str());
   std::printf("Work       %lld slots on %lld workers, %lld rounds of %lld steps of %lld samples: %s tokens\n",
               static_cast<long long>(r.slots), static_cast<long long>(r.workers),
               static_cast<long long>(r.rounds), static_cast<long long>(r.sync.steps),

@@ -33,6 +33,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);
   settings.expected_workers = workers;
+  settings.fast_for_all = fast_for_all(recipe, model.plan);
   for (std::int32_t slot = 0; slot < model.plan.slots; ++slot)
     settings.owned.push_back(model.plan.owned_by(slot));
   return settings;
@@ -52,6 +53,7 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
+        .merge = merge_settings(recipe, model.plan),
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),
         .host = machine_id(),

@@ -78,6 +78,10 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
                     .eval_batches = recipe->eval.batches};
+  parts->cut = {.params = model.plan.cut_params(),
+                .keeps_fast = recipe->partial.owner_view == "fast",
+                .lr_scale = recipe->partial.inner_lr_scale};
+  parts->fast_for_all = fast_for_all(*recipe, model.plan);
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};

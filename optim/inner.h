@@ -19,6 +19,7 @@ struct Piece {
   at::Tensor value;     ///< updated in place; shape [rows, ...]
   at::Tensor gradient;  ///< same shape; undefined counts as zero
   bool decay = true;    ///< weight decay applies
+  double lr_scale = 1;  ///< of this piece's learning rate (partial.inner_lr_scale)
 };
 
 class InnerOptimizer {

@@ -93,9 +93,7 @@ void Worker::perform(const WorkerAction& action) {
           [this](const worker_action::Forget& a) { blobs_.erase(a.digest); },
           [this](const worker_action::Withdraw& a) { endpoint_.withdraw(a.digest); },
           [this](const worker_action::Adopt& a) {
-            Result<TensorMap> parameters = parameters_of(a.head);
-            if (!parameters.ok()) return stop_with(parameters.error());
-            replica_->adopt(runs_.at(a.slot), *parameters);
+            if (const Status adopted = adopt(a); !adopted.ok()) stop_with(adopted.error());
           },
           [this](const worker_action::Release& a) {
             auto run = runs_.find(a.slot);
@@ -116,8 +114,18 @@ void Worker::stop_with(const Error& error) {
   ended_ = worker_action::Exit{error.code, error.message};
 }
 
-Result<TensorMap> Worker::parameters_of(const FragmentHead& head) {
-  auto blob = blobs_.find(head.parameters.digest);
+Status Worker::adopt(const worker_action::Adopt& action) {
+  TESSERA_ASSIGN(const TensorMap parameters, tensors_of(action.head, action.head.parameters));
+  TensorMap fast;
+  if (action.fast) {
+    TESSERA_ASSIGN(fast, tensors_of(action.head, *action.head.fast));
+  }
+  replica_->adopt(runs_.at(action.slot), parameters, action.fast ? &fast : nullptr);
+  return {};
+}
+
+Result<TensorMap> Worker::tensors_of(const FragmentHead& head, const BlobRef& ref) {
+  auto blob = blobs_.find(ref.digest);
   TESSERA_CHECK(blob != blobs_.end(), ": parameters were not fetched before they were adopted");
   const std::string where = "parameters of version " + std::to_string(head.version.value);
   TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, where));
@@ -136,13 +144,14 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   Result<std::unique_ptr<WorkerParts>> parts = configure_(action.recipe);
   if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
   parts_ = std::move(*parts);
-  replica_ = std::make_unique<Replica>(*parts_->family);
+  replica_ = std::make_unique<Replica>(*parts_->family, parts_->cut);
   trainer_ = std::make_unique<Trainer>(
       TrainerParts{*replica_, *parts_->objective, *parts_->schedule, *parts_->data}, parts_->trainer);
   const std::shared_ptr<const OuterMethod> method = parts_->method;
   WorkPlan plan{.fragments = static_cast<std::int32_t>(method->fragments().size()),
                 .rounds = parts_->rounds,
                 .steps_per_merge = method->steps_per_merge(),
+                .fast_for_all = parts_->fast_for_all,
                 .duties = [method](std::int64_t step) {
                   const Due due = method->due(step);
                   Duties duties;
@@ -245,7 +254,7 @@ WorkerEvent Worker::work(const worker_action::Evaluate& action) {
   }
   TensorMap parameters;
   for (const FragmentHead& head : action.heads) {
-    Result<TensorMap> fragment = parameters_of(head);
+    Result<TensorMap> fragment = tensors_of(head, head.parameters);
     if (!fragment.ok()) {
       stop_with(fragment.error());
       return worker_event::EvaluationDone{};

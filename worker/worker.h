@@ -32,6 +32,8 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   TrainerSettings trainer;
+  CutSettings cut;
+  bool fast_for_all = false;                    ///< WorkPlan::fast_for_all
   Durability durability = Durability::process;  ///< of slot states
   Version rounds;                               ///< merges of each fragment in the whole run
   Ready ready;                                  ///< what this worker says of its data and numerics
@@ -70,8 +72,9 @@ class Worker {
 
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
-  /// Whole tensors of a fetched blob. Error: damaged, or of another model.
-  Result<TensorMap> parameters_of(const FragmentHead& head);
+  /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
+  Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);
+  Status adopt(const worker_action::Adopt& action);
   void stop_with(const Error& error);
 
   WorkerMachine machine_;

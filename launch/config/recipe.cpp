@@ -39,16 +39,22 @@ void SyncSettings::fields(FieldVisitor& f) {
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
-    : method(catalogs.methods, "diloco"), lr(std::numeric_limits<double>::quiet_NaN()) {}
+    : method(catalogs.methods, "diloco"), lr(std::numeric_limits<double>::quiet_NaN()), cut_lr(lr) {}
 
 void OuterSettings::fields(FieldVisitor& f) {
   method.visit(f, {"name", "how slots and coordinator share the work"});
   f.field({"rule", "how a merged change moves the parameters", one_of(outer_rule_names())}, rule);
   f.field({"lr",
-           "outer learning rate; auto: falls with the number of slices",
+           "outer learning rate of what all slots share; auto: from what each merge shows",
            {.min = 0, .min_is_open = true, .choices = {"auto"}}},
           lr);
-  f.field({"momentum", "outer momentum (rule nesterov)", below_one()}, momentum);
+  f.field({"momentum", "outer momentum of what all slots share (rule nesterov)", below_one()}, momentum);
+  f.field(
+      {"cut_lr",
+       "outer learning rate of what is cut among the slots; auto: falls as fewer slots stand behind a slice",
+       {.min = 0, .min_is_open = true, .choices = {"auto"}}},
+      cut_lr);
+  f.field({"cut_momentum", "outer momentum of what is cut (rule nesterov)", below_one()}, cut_momentum);
 }
 
 void InnerSettings::fields(FieldVisitor& f) {
@@ -165,6 +171,11 @@ std::vector<std::string> Recipe::problems() const {
         " does not go with outer.name = \"data_parallel\", which merges after every step; set sync.steps = "
         "1");
   }
+  if (outer.method.name == "data_parallel" && partial.owner_view == "fast") {
+    say("partial.owner_view = \"fast\" does not go with outer.name = \"data_parallel\", whose slots bring "
+        "gradients, "
+        "not values of their own");
+  }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
   }
@@ -176,7 +187,6 @@ std::vector<std::string> Recipe::problems() const {
 
 void Recipe::resolve() {
   if (workers == 0) workers = slots;
-  if (std::isnan(outer.lr)) outer.lr = auto_outer_lr(partial, outer.rule == "sgd" ? 1.0 : 0.7);
 }
 
 }  // namespace tessera

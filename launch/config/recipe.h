@@ -59,8 +59,10 @@ struct SyncSettings : Settings {
 struct OuterSettings : Settings {
   Choice method;
   std::string rule = "nesterov";
-  double lr;  ///< NaN ("auto") until the recipe is resolved
-  double momentum = 0.9;
+  double lr;  ///< NaN: "auto"
+  double momentum = 0.5;
+  double cut_lr;  ///< NaN: "auto"
+  double cut_momentum = 0;
   explicit OuterSettings(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
 };

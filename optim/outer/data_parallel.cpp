@@ -26,8 +26,9 @@ class DataParallel final : public OuterMethod {
   bool steps_locally() const override { return false; }
   Payload payload() const override { return Payload::gradient; }
   std::vector<std::string> state_names() const override { return optimizer().state_names(); }
-  void apply(std::int64_t version, std::span<const Update> updates) const override {
+  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     optimizer().apply(version, updates);
+    return {};
   }
 
  private:

@@ -8,103 +8,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "comm/transport/inproc_endpoint.h"
 #include "tests/comm/scratch_folder.h"
-#include "tests/coordinator/toy_worker.h"
+#include "tests/coordinator/rig.h"
 
 namespace tessera {
 namespace {
-
-const std::int32_t slots = 4;
-const std::int64_t steps = 2;
-
-/// A run on one thread and a clock of its own: one coordinator, some workers, all replaceable.
-class Rig {
- public:
-  explicit Rig(std::int32_t workers, const Path& folder) : folder_(folder), workers_(workers) {
-    method_ = Registry<OuterMethod>::builtin().make(
-        "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps});
-    EXPECT_TRUE(open().ok());
-    for (std::int32_t w = 0; w < workers; ++w) add_worker();
-  }
-
-  Status open() {
-    coordinator.reset();
-    endpoint_.reset();
-    endpoint_ = hub_.make_coordinator();
-    CoordinatorParts parts;
-    parts.settings.build = "toy";
-    parts.settings.rounds = Version{6};
-    parts.settings.eval_every = 2;
-    parts.settings.checkpoint_every = 3;
-    parts.settings.expected_workers = workers_;
-    const Plan plan = small_plan(2, slots);
-    for (std::int32_t k = 0; k < slots; ++k) parts.settings.owned.push_back(plan.owned_by(k));
-    parts.store.run = folder_;
-    parts.specs = small_specs();
-    parts.method = method_;
-    parts.initial = random_tensors(small_specs(), 1);
-    auto opened = Coordinator::open(std::move(parts), *endpoint_, clock, metrics);
-    if (!opened.ok()) return opened.error();
-    coordinator = std::move(*opened);
-    coordinator->start();
-    return {};
-  }
-  void add_worker() {
-    WorkPlan plan;
-    plan.rounds = Version{6};
-    plan.steps_per_merge = steps;
-    plan.duties = [method = method_](std::int64_t step) {
-      Duties duties;
-      if (!method->due(step).adopt.empty()) duties.adopt = {FragmentId{0}};
-      if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
-      return duties;
-    };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_));
-    workers.back()->start(clock.now());
-  }
-  void pump() {
-    clock.advance(std::chrono::milliseconds(5));
-    coordinator->pump(clock.now());
-    for (auto& worker : workers) worker->pump(clock.now());
-    std::erase_if(workers, [](const auto& worker) { return worker->exit.has_value(); });
-  }
-  /// Until the coordinator is done; false: it takes too long.
-  bool finish() {
-    for (int i = 0; i < 20000 && !coordinator->done(); ++i) pump();
-    return coordinator->done() && coordinator->finish().code == ExitCode::done;
-  }
-  std::vector<nlohmann::json> rows() const {
-    std::vector<nlohmann::json> rows;
-    std::ifstream file(folder_ / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-  }
-  /// What must be the same whatever happened: per round its number, loss, evaluation and state hash.
-  std::vector<std::string> story() const {
-    std::vector<std::string> story;
-    for (const nlohmann::json& row : rows()) {
-      story.push_back(row["round"].dump() + " " + row["loss"].dump() + " " +
-                      row.value("eval_loss", nlohmann::json()).dump() + " " +
-                      row["state_hash"].get<std::string>());
-    }
-    return story;
-  }
-
-  ManualClock clock;
-  Metrics metrics;
-  std::unique_ptr<Coordinator> coordinator;
-  std::vector<std::unique_ptr<ToyWorker>> workers;
-
- private:
-  Path folder_;
-  std::int32_t workers_;
-  InprocHub hub_;
-  std::shared_ptr<const OuterMethod> method_;
-  std::unique_ptr<Endpoint> endpoint_;
-  SlotStates disk_;
-  std::uint64_t made_ = 0;
-};
 
 /// The undisturbed run.
 const std::vector<std::string>& undisturbed() {
@@ -127,7 +35,7 @@ TEST(Coordinator, OneRowPerVersionInOrderWithItsEvaluations) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     EXPECT_EQ(rows[i]["round"], i + 1);
     EXPECT_EQ(rows[i].contains("eval_loss"), i % 2 == 1);
-    EXPECT_EQ(rows[i]["units"], slots * steps * 10);
+    EXPECT_EQ(rows[i]["units"], Rig::slots * Rig::steps * 10);
   }
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "checkpoints" / "00000003" / "manifest.json"));
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "checkpoints" / "00000006" / "manifest.json"));
@@ -223,11 +131,11 @@ TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {
   InprocHub other;
   const auto endpoint = other.make_coordinator();
   CoordinatorParts parts;
-  parts.settings.owned.resize(slots);
+  parts.settings.owned.resize(Rig::slots);
   parts.store.run = folder.path();
   parts.specs = small_specs();
   parts.method = Registry<OuterMethod>::builtin().make(
-      "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps});
+      "diloco", OuterMethod::Context{.specs = small_specs(), .steps = Rig::steps});
   parts.initial = random_tensors(small_specs(), 1);
   Metrics metrics;
   const auto second = Coordinator::open(std::move(parts), *endpoint, rig.clock, metrics);

@@ -204,12 +204,5 @@ TEST(Planner, AbortsOnAPlanWithAHoleAnOverlapOrNoOwner) {
   EXPECT_DEATH(check({{"a", {{"w", {{0, 4}}}, {"v", {{0, 1}}}}, {0}}}), "holds v");
 }
 
-TEST(Planner, AutomaticOuterRateFallsWithTheNumberOfSlices) {
-  EXPECT_DOUBLE_EQ(auto_outer_lr(partial("none", 1)), 0.7);
-  EXPECT_DOUBLE_EQ(auto_outer_lr(partial("mlp", 2)), 0.7);
-  EXPECT_DOUBLE_EQ(auto_outer_lr(partial("mlp", 4)), 0.35);
-  EXPECT_DOUBLE_EQ(auto_outer_lr(partial("mlp", 8), 1.0), 0.25);
-}
-
 }  // namespace
 }  // namespace tessera

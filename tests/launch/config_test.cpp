@@ -34,7 +34,7 @@ TEST_F(Config, AnEmptyRecipeIsAllDefaultsResolved) {
   EXPECT_EQ(recipe.slots, 4);
   EXPECT_EQ(recipe.workers, 4) << "0 means one per slot";
   EXPECT_EQ(recipe.model.family.name, "gpt");
-  EXPECT_DOUBLE_EQ(recipe.outer.lr, 0.7) << "auto without a cut is DiLoCo's";
+  EXPECT_TRUE(std::isnan(recipe.outer.lr)) << "auto stays so: the merges say what it is";
 }
 
 TEST_F(Config, ReadsEverySectionAndTheChosenPlugIn) {
@@ -210,12 +210,12 @@ TEST_F(Config, DifferencesAreNamed) {
   EXPECT_TRUE(recipe_differences(a, a).empty());
 }
 
-TEST_F(Config, AutoOuterRateFallsWithTheSlices) {
-  auto lr = [&](std::vector<std::string> overrides) { return parse("", overrides).value().outer.lr; };
-  const double full = lr({});
-  EXPECT_LT(lr({"partial.cut=mlp", "partial.slices=4"}), full);
-  EXPECT_EQ(lr({"partial.cut=mlp", "partial.slices=4", "outer.lr=0.3"}), 0.3);
-  EXPECT_EQ(lr({"outer.lr=auto"}), full);
+TEST_F(Config, AutoStaysInTheResolvedRecipe) {
+  const Recipe automatic = parse("", {"outer.lr=auto"}).value();
+  EXPECT_TRUE(std::isnan(automatic.outer.lr));
+  const Recipe again = parse(write_recipe(automatic), {}).value();
+  EXPECT_TRUE(std::isnan(again.outer.lr) && std::isnan(again.outer.cut_lr));
+  EXPECT_EQ(parse("", {"outer.lr=0.3"}).value().outer.lr, 0.3);
 }
 
 TEST_F(Config, BoundsReadAsWords) {
