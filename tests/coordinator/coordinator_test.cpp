@@ -131,7 +131,8 @@ TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {
   InprocHub other;
   const auto endpoint = other.make_coordinator();
   CoordinatorParts parts;
-  parts.settings.owned.resize(Rig::slots);
+  parts.settings.slot_count = Rig::slots;
+  parts.settings.owned = [](SlotId, Version) { return RowSet(); };
   parts.store.run = folder.path();
   parts.specs = small_specs();
   parts.method = Registry<OuterMethod>::builtin().make(

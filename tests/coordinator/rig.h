@@ -46,7 +46,8 @@ class Rig {
     parts.settings.checkpoint_every = 3;
     parts.settings.expected_workers = workers_;
     const Plan plan = small_plan(options_.slices, slots);
-    for (std::int32_t k = 0; k < slots; ++k) parts.settings.owned.push_back(plan.owned_by(k));
+    parts.settings.slot_count = slots;
+    parts.settings.owned = [plan](SlotId slot, Version) { return plan.owned_by(slot.value); };
     parts.store.run = folder_;
     parts.specs = small_specs();
     parts.method = method_;
