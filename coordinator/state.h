@@ -27,8 +27,9 @@ struct Rules {
   bool stage_before_taken = true;  ///< acknowledge only what is durable
   bool seal_before_merge = true;
   bool commit_before_publish = true;
-  bool slot_order = true;    ///< merge in slot order, not in order of arrival
-  bool wait_for_all = true;  ///< exact mode waits for every slot
+  bool slot_order = true;       ///< merge in slot order, not in order of arrival
+  bool wait_for_all = true;     ///< exact mode waits for every slot
+  bool name_the_absent = true;  ///< drop mode: the log says who was left out before the merge begins
   bool new_attempt_per_lease = true;
 };
 
@@ -42,6 +43,7 @@ struct CoordinatorSettings {
   Version rounds;           ///< the run ends when every fragment has this version
   Mode mode = Mode::exact;
   std::int32_t quorum = 0;  ///< drop mode: contributions without which no merge closes; 0: two thirds
+  Duration deadline{};      ///< drop mode: for the others, once the quorum is there; 0: see drop_deadline()
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
@@ -49,6 +51,7 @@ struct CoordinatorSettings {
   Duration lease = std::chrono::seconds(2);  ///< the one failure-detection setting
   std::int32_t expected_workers = 1;         ///< slots are first handed out when so many are ready
   std::vector<RowSet> owned;                 ///< per slot
+  std::vector<std::vector<Slice>> slices;    ///< per fragment, what it holds of each; none: no slice is named
   Rules rules;
 
   std::int32_t slots() const { return static_cast<std::int32_t>(owned.size()); }
@@ -190,9 +193,9 @@ struct State {
   std::optional<Ending> ending;
   bool started = false;
   bool finished = false;
-  bool waiting = false;  ///< said that there is nobody to lease slots to
-  Instant since{};       ///< of Start
-  Instant ticked{};      ///< of the last Tick
+  std::size_t waiting = 0;  ///< slots that nobody has room for, as last said
+  Instant since{};          ///< of Start
+  Instant ticked{};         ///< of the last Tick
 
   State() = default;
   State(CoordinatorSettings settings, Ledger recovered);
@@ -202,7 +205,11 @@ struct State {
 
 /// When decide() wants a Tick at the latest.
 Instant wake_at(const State& state);
-/// Drop mode: when a merge that has its quorum closes without the others.
+/// Drop mode: when a merge that has its quorum closes without the others: sync.deadline later, or without
+/// that two leases, or half the time that the quorum took if that is longer.
 Instant drop_deadline(const State& state, const State::Fragment& fragment);
+/// What each fragment (its parameter names) holds of each slice.
+std::vector<std::vector<Slice>> slices_by_fragment(const Plan& plan,
+                                                   const std::vector<std::vector<std::string>>& fragments);
 
 }  // namespace tessera

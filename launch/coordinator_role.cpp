@@ -28,6 +28,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.rounds = {recipe.rounds};
   settings.mode = recipe.mode == "drop" ? Mode::drop : Mode::exact;
   settings.quorum = static_cast<std::int32_t>(recipe.sync.quorum);
+  settings.deadline = from_seconds(recipe.sync.deadline);
   settings.arrivals_per_merge = method.arrivals_per_merge();
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
@@ -35,6 +36,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.expected_workers = workers;
   for (std::int32_t slot = 0; slot < model.plan.slots; ++slot)
     settings.owned.push_back(model.plan.owned_by(slot));
+  settings.slices = slices_by_fragment(model.plan, method.fragments());
   return settings;
 }
 
