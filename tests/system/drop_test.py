@@ -41,8 +41,9 @@ class LostOwners(RunTest):
             self.assertLess(time.monotonic(), end, f"not in {at_most} s: {what}\n{self.logs(self.run_folder)}")
             time.sleep(0.01)
 
-    def await_metric(self, name, wanted):
-        self.await_true(f"{name} is {wanted}", lambda: self.metric(self.page(self.run_folder), name) == wanted)
+    def await_metric(self, name, least, most=None):
+        """Gauges follow the rows with a short delay."""
+        self.await_true(f"{name} is {least} or more", lambda: least <= self.metric(self.page(self.run_folder), name) <= (most if most is not None else math.inf))
 
     def held(self):
         return [row for row in self.rows(self.run_folder) if "held" in row]
@@ -56,7 +57,7 @@ class LostOwners(RunTest):
         for k in range(5):  # the one that joined first gets the lowest slot; the spare comes first to the fifth seat
             self.workers.append(self.start("worker", "--connect", run, "--capacity", "1"))
             if k < 3:
-                self.await_metric("tessera_workers_alive", k + 1)
+                self.await_metric("tessera_workers_alive", k + 1, k + 1)
 
     def undisturbed(self, seed):
         run = self.path(f"seed{seed}")
@@ -71,14 +72,14 @@ class LostOwners(RunTest):
             self.kill(worker.pid, signal.SIGSTOP)
         self.kill(owner.pid)
         self.await_true("eight rounds without owners", lambda: len(self.held()) >= 8)
+        self.await_metric("tessera_held_rounds", 8)
         page = self.page(run)
         self.assertEqual(self.metric(page, "tessera_held_slices"), 1)
-        self.assertGreaterEqual(self.metric(page, "tessera_held_rounds"), 8)
         self.assertEqual(self.metric(page, "tessera_uncovered_coordinates"), 2 * 64 * 32)
         for worker in (spare, frozen_owner):
             self.kill(worker.pid, signal.SIGCONT)
         self.await_true("a full round", lambda: "left_out" not in self.rows(run)[-1])
-        self.await_metric("tessera_held_slices", 0)
+        self.await_metric("tessera_held_slices", 0, 0)
         page = self.page(run)
         self.assertEqual(self.metric(page, "tessera_exact"), 0)
         self.assertEqual(self.metric(page, "tessera_checkpoint_failures_total"), 0, "who is away does not hinder checkpoints")
@@ -103,10 +104,11 @@ class LostOwners(RunTest):
             self.assertEqual(len(inside), 2, "mlp.up and mlp.down")
             for row in held:
                 now_inside, now_outside = at(row["round"])
-                self.assertEqual(now_inside, inside, f"{shard} of round {row['round']}")
+                for name in inside:  # not assertEqual, which would work for minutes on a readable difference
+                    self.assertTrue(now_inside[name] == inside[name], f"{name} of round {row['round']} moved")
                 for name in outside:
-                    self.assertNotEqual(now_outside[name], outside[name], f"{name} of round {row['round']}")
-            self.assertNotEqual(at(60)[0], inside, "the owners are back")
+                    self.assertTrue(now_outside[name] != outside[name], f"{name} of round {row['round']} did not move")
+            self.assertTrue(at(60)[0] != inside, "the owners are back")
         self.assertIn("all checksums good", self.run_tessera("inspect", self.run_folder, "--round", str(held[-1]["round"])).stdout)
 
     def check_said(self, text, count):
