@@ -53,7 +53,7 @@ Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, E
 void Coordinator::start() {
   endpoint_.identify(state_.settings.job, start_.epoch, random_bits128());
   metrics_.set(metric::epoch, static_cast<double>(start_.epoch.value));
-  metrics_.set(metric::exact, state_.settings.mode == Mode::exact ? 1 : 0);
+  metrics_.set(metric::exact, all_were_exact() ? 1 : 0);
   feed(start_);
 }
 
@@ -309,12 +309,17 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   shards.emplace("parameters", theta_);
   shards.emplace("outer", outer_);
   for (std::int32_t k = 0; k < state_.settings.slots(); ++k) {
-    const Digest& wanted = state_.ledger.slots[k].committed_state;
+    Digest wanted = state_.ledger.slots[k].committed_state;
+    Result<Buffer> state = wanted.is_zero() ? Buffer() : slot_state({k}, wanted);
+    if (!state.ok() && store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
+    if (!state.ok() && state_.settings.mode == Mode::drop) {
+      log_warning("the checkpoint of version ", checkpoint.version, " has an older state of slot ", k,
+                  ", which is away: ", state.error().message);
+      state = older_slot_state({k}, wanted).value_or(Buffer());
+    }
     position.slot_states.push_back(wanted);
     if (wanted.is_zero()) continue;
-    Result<Buffer> state = slot_state({k}, wanted);
     if (!state.ok()) {
-      if (store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
       log_warning("no checkpoint of version ", checkpoint.version, ": ", state.error().message);
       metrics_.add(metric::checkpoint_failures);
       return {};

@@ -83,6 +83,10 @@ class Coordinator {
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
   /// share it.
   Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;
+  /// The same for a slot that is away in mode drop: as the newest checkpoint has it, or fresh. `digest`
+  /// becomes that of what is returned; zero and nothing for fresh.
+  std::optional<Buffer> older_slot_state(SlotId slot, Digest& digest) const;
+  bool all_were_exact() const;
   bool is_wanted(const Digest& staged) const;
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;

@@ -38,8 +38,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StagedRecord, key, digest, size, slot_state, 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LostRecord, key, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RejectedRecord, key, digest, tensor, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FreshRecord, slot, reason)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SealedRecord, fragment, version, contributions, left_out)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CommitRecord, fragment, version, state, chain, evaluate, totals)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeldSlice, name, merges)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SealedRecord, fragment, version, contributions, left_out, held, reason)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CommitRecord, fragment, version, state, chain, evaluate, totals, left_out,
+                                   held)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(EvaluatedRecord, evaluated)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord::Point, version, chain)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord, fragments, slot_states, reason)

@@ -43,6 +43,28 @@ Result<Buffer> Coordinator::slot_state(SlotId slot, const Digest& digest) const 
   return fail(ExitCode::storage, file.string(), " is damaged: it does not have the digest in its name");
 }
 
+std::optional<Buffer> Coordinator::older_slot_state(SlotId slot, Digest& digest) const {
+  digest = {};
+  std::vector<std::string> skipped;
+  const std::optional<Checkpoint> newest = store_->newest_checkpoint(state_.version({0}), skipped);
+  if (!newest) return std::nullopt;
+  const Result<Record> position = decode_record(record_type(RollbackRecord{}), newest->extra);
+  const auto shard = newest->shards.find(slot_shard(slot));
+  if (!position.ok() || shard == newest->shards.end()) return std::nullopt;
+  digest = std::get<RollbackRecord>(*position).slot_states[slot.value];
+  return shard->second;
+}
+
+/// Whether every merge so far took every slot's contribution.
+bool Coordinator::all_were_exact() const {
+  if (state_.settings.arrivals_per_merge > 0) return false;
+  const std::vector<Record>& records = store_->records();
+  return std::none_of(records.begin(), records.end(), [](const Record& record) {
+    const auto* commit = std::get_if<CommitRecord>(&record);
+    return commit && !commit->left_out.empty();
+  });
+}
+
 std::vector<Digest> Coordinator::initial_chains() const {
   std::vector<Digest> chains;
   for (std::size_t f = 0; f < fragments_.size(); ++f) {

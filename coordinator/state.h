@@ -28,8 +28,9 @@ struct Rules {
   bool stage_before_taken = true;  ///< acknowledge only what is durable
   bool seal_before_merge = true;
   bool commit_before_publish = true;
-  bool slot_order = true;    ///< merge in slot order, not in order of arrival
-  bool wait_for_all = true;  ///< exact mode waits for every slot
+  bool slot_order = true;       ///< merge in slot order, not in order of arrival
+  bool wait_for_all = true;     ///< exact mode waits for every slot
+  bool name_the_absent = true;  ///< drop mode: the log says who was left out before the merge begins
   bool new_attempt_per_lease = true;
 };
 
@@ -43,6 +44,7 @@ struct CoordinatorSettings {
   Version rounds;           ///< the run ends when every fragment has this version
   Mode mode = Mode::exact;
   std::int32_t quorum = 0;  ///< drop mode: contributions without which no merge closes; 0: two thirds
+  Duration deadline{};      ///< drop mode: for the others, once the quorum is there; 0: see drop_deadline()
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
@@ -52,6 +54,8 @@ struct CoordinatorSettings {
   std::int32_t slot_count = 0;
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
   bool fast_for_all = false;  ///< fast values are not only their single owner's: everybody fetches them
+  /// What a fragment holds of each slice, as it is owned from a version on; null: no slice is named.
+  std::function<std::vector<Slice>(FragmentId, Version)> slices;
   Rules rules;
 
   std::int32_t slots() const { return slot_count; }
@@ -196,9 +200,9 @@ struct State {
   std::optional<Ending> ending;
   bool started = false;
   bool finished = false;
-  bool waiting = false;  ///< said that there is nobody to lease slots to
-  Instant since{};       ///< of Start
-  Instant ticked{};      ///< of the last Tick
+  std::size_t waiting = 0;  ///< slots that nobody has room for, as last said
+  Instant since{};          ///< of Start
+  Instant ticked{};         ///< of the last Tick
 
   State() = default;
   State(CoordinatorSettings settings, Ledger recovered);
@@ -208,7 +212,10 @@ struct State {
 
 /// When decide() wants a Tick at the latest.
 Instant wake_at(const State& state);
-/// Drop mode: when a merge that has its quorum closes without the others.
+/// Drop mode: when a merge that has its quorum closes without the others: sync.deadline later, or without
+/// that two leases, or half the time that the quorum took if that is longer.
 Instant drop_deadline(const State& state, const State::Fragment& fragment);
+/// What a fragment (its parameter names) holds of each slice.
+std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment);
 
 }  // namespace tessera

@@ -28,6 +28,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.rounds = {recipe.rounds};
   settings.mode = recipe.mode == "drop" ? Mode::drop : Mode::exact;
   settings.quorum = static_cast<std::int32_t>(recipe.sync.quorum);
+  settings.deadline = from_seconds(recipe.sync.deadline);
   settings.arrivals_per_merge = method.arrivals_per_merge();
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
@@ -37,6 +38,10 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.slot_count = model.plan.slots;
   settings.owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
+  };
+  settings.slices = [schedule = model.schedule, fragments = method.fragments()](FragmentId fragment,
+                                                                                Version version) {
+    return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
   };
   return settings;
 }

@@ -32,11 +32,16 @@ void ObjectiveSettings::fields(FieldVisitor& f) {
 
 void SyncSettings::fields(FieldVisitor& f) {
   f.field({"steps", "inner steps H that a slot takes between two merges", at_least(1)}, steps);
-  f.field({"quorum",
-           "mode drop: so many contributions may close a merge, two leases after they are there; 0: two "
-           "thirds of the slots",
+  f.field({"quorum", "mode drop: no merge closes with fewer contributions; 0: two thirds of the slots",
            at_least(0)},
           quorum);
+  f.field(
+      {"deadline",
+       "mode drop: seconds that the other slots have once the quorum is there; 0: two leases, or half the "
+       "time that the quorum took if that is longer. Slots that were left out before and that nobody "
+       "holds are not waited for",
+       at_least(0)},
+      deadline);
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
@@ -179,6 +184,12 @@ std::vector<std::string> Recipe::problems() const {
   }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
+  }
+  if (mode == "exact" && (sync.quorum > 0 || sync.deadline > 0)) {
+    say(sync.quorum > 0 ? "sync.quorum" : "sync.deadline", " = ",
+        sync.quorum > 0 ? sync.quorum : sync.deadline,
+        " has no meaning in mode = \"exact\", which waits for every slot; set mode = \"drop\" or leave it at "
+        "0");
   }
   constexpr std::int64_t most_steps = std::int64_t{1} << 53;
   if (rounds > most_steps / sync.steps)

@@ -52,7 +52,8 @@ struct ObjectiveSettings : Settings {
 
 struct SyncSettings : Settings {
   std::int64_t steps = 50;  ///< H
-  std::int64_t quorum = 0;  ///< mode drop: contributions that may close a merge; 0: all
+  std::int64_t quorum = 0;  ///< mode drop: contributions that may close a merge; 0: two thirds
+  double deadline = 0;      ///< mode drop: seconds for the others after that; 0: derived
   void fields(FieldVisitor& f) override;
 };
 

@@ -125,6 +125,54 @@ TEST(Coordinator, DrainsToAResumableEndAndResumes) {
   EXPECT_EQ(rig.story(), undisturbed());
 }
 
+/// What a held slice consists of, in the newest state on disk.
+std::vector<std::vector<float>> odd_rows(const Path& run, std::int64_t version) {
+  char name[64];
+  std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version));
+  std::ifstream file(run / "log" / name, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  const auto state = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(bytes))), name);
+  EXPECT_TRUE(state.ok()) << name;
+  std::vector<std::vector<float>> rows;
+  for (const char* tensor : {"mlp.up", "mlp.bias", "momentum/mlp.up", "momentum/mlp.bias"})
+    rows.push_back(floats(state->tensors.at(tensor).rows({4, 8})));
+  return rows;
+}
+
+TEST(Coordinator, InModeDropASliceWithoutOwnersIsHeldBitForBitAndEverybodyIsTold) {
+  ScratchFolder folder;
+  Rig rig(2, folder.path(), {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
+  const auto version = [&] { return rig.coordinator->state().ledger.fragments[0].version.value; };
+  while (version() < 1) rig.pump();
+  EXPECT_EQ(rig.metrics.value(metric::exact), 1);
+  rig.workers.pop_back();
+  const auto held = odd_rows(folder.path(), 1);
+  EXPECT_NE(held[2], std::vector<float>(held[2].size())) << "there is momentum that could move";
+  while (version() < 4) rig.pump();
+  EXPECT_EQ(odd_rows(folder.path(), 4), held);
+  EXPECT_EQ(rig.metrics.value(metric::held_slices), 1);
+  EXPECT_EQ(rig.metrics.value(metric::held_rounds), 3);
+  EXPECT_EQ(rig.metrics.value(metric::uncovered_coordinates), 4 * 3 + 4);
+  EXPECT_EQ(rig.metrics.value(metric::exact), 0);
+  EXPECT_EQ(rig.metrics.value(metric::checkpoint_failures), 0) << "those who are away do not hinder it";
+  ASSERT_TRUE(rig.open().ok());
+  EXPECT_EQ(rig.metrics.value(metric::exact), 0) << "a restart does not forget it";
+  rig.add_worker(2);
+  ASSERT_TRUE(rig.finish());
+  const auto rows = rig.rows();
+  ASSERT_EQ(rows.size(), 6u);
+  EXPECT_FALSE(rows[0].contains("held"));
+  for (int i = 1; i < 4; ++i) {
+    EXPECT_EQ(rows[i]["held"].dump(), "{\"mlp/units[4:8]\":" + std::to_string(i) + "}");
+    EXPECT_EQ(rows[i]["left_out"].dump(), "[1,3]");
+    EXPECT_EQ(rows[i]["uncovered"], 4 * 3 + 4);
+  }
+  EXPECT_FALSE(rows[5].contains("left_out"));
+  EXPECT_NE(odd_rows(folder.path(), 6), held) << "the owners are back";
+  EXPECT_EQ(rig.metrics.value(metric::held_slices), 0);
+  EXPECT_GE(rig.metrics.value(metric::left_out), 6);
+}
+
 TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {
   ScratchFolder folder;
   Rig rig(1, folder.path());

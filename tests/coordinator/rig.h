@@ -18,8 +18,7 @@ namespace tessera {
 struct RigOptions {
   std::int64_t slices = 2;
   bool keeps_fast = false;
-  Mode mode = Mode::exact;
-  std::int32_t quorum = 0;
+  Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
 };
 
 class Rig {
@@ -30,9 +29,9 @@ class Rig {
   Rig(std::int32_t workers, const Path& folder, RigOptions options = {})
       : folder_(folder), workers_(workers), options_(options) {
     method_ = Registry<OuterMethod>::builtin().make(
-        "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps, .cut = OuterStep{0.3, 0}});
+        "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps, .cut = OuterStep{0.3, 0.5}});
     EXPECT_TRUE(open().ok());
-    for (std::int32_t w = 0; w < workers; ++w) add_worker();
+    for (std::int32_t w = 0; w < workers; ++w) add_worker(options.mode == Mode::drop ? slots / workers : slots);
   }
 
   Status open() {
@@ -53,8 +52,11 @@ class Rig {
     parts.method = method_;
     parts.merge = {.cut = plan.cut_params(), .keeps_fast = options_.keeps_fast};
     parts.settings.fast_for_all = fast_for_all();
+    parts.settings.slices = [plan, fragments = method_->fragments()](FragmentId fragment, Version) {
+      return slices_of_fragment(plan, fragments.at(static_cast<std::size_t>(fragment.value)));
+    };
     parts.settings.mode = options_.mode;
-    parts.settings.quorum = options_.quorum;
+    parts.settings.quorum = options_.mode == Mode::drop ? slots / 2 : 0;
     parts.initial = random_tensors(small_specs(), 1);
     auto opened = Coordinator::open(std::move(parts), *endpoint_, clock, metrics);
     if (!opened.ok()) return opened.error();
@@ -62,7 +64,7 @@ class Rig {
     coordinator->start();
     return {};
   }
-  void add_worker() {
+  void add_worker(std::int32_t capacity = slots) {
     WorkPlan plan;
     plan.rounds = Version{6};
     plan.steps_per_merge = steps;
@@ -73,7 +75,7 @@ class Rig {
       if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
       return duties;
     };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_));
+    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, capacity));
     if (options_.keeps_fast) workers.back()->keeps_fast = small_plan(options_.slices, slots).cut_params();
     workers.back()->start(clock.now());
   }

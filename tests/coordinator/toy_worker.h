@@ -19,11 +19,12 @@ using SlotStates = std::map<Digest, TensorMap>;
 
 class ToyWorker {
  public:
-  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk)
+  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk,
+            std::int32_t capacity = 4)
       : endpoint_(std::move(endpoint)),
         plan_(std::move(plan)),
         disk_(disk),
-        machine_(identity(), {number, 1}) {
+        machine_(identity(capacity), {number, 1}) {
     incarnation_ = {number, 1};
   }
   void start(Instant now) { perform(machine_.start(now)); }
@@ -53,11 +54,11 @@ class ToyWorker {
     float moment = 0;
     std::int64_t steps = 0;
   };
-  static WorkerIdentity identity() {
+  static WorkerIdentity identity(std::int32_t capacity) {
     WorkerIdentity identity;
     identity.build = "toy";
     identity.host = "here";
-    identity.capacity = 4;
+    identity.capacity = capacity;
     return identity;
   }
 
