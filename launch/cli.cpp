@@ -85,6 +85,7 @@ class CommandLine {
     add_roles();
     add_plan_and_describe();
     add_trained();
+    add_reproduce();
   }
 
   int run(int argc, char** argv) {
@@ -226,6 +227,28 @@ class CommandLine {
         ->required()
         ->type_name("A");
     diff->add_option("b", f->b, "The other one")->required()->type_name("B");
+  }
+
+  void add_reproduce() {
+    auto [reproduce, r] =
+        add(using_it, "reproduce",
+            "A paper's claims at small scale: runs the arms, writes table, plots and verdicts",
+            &command_reproduce);
+    reproduce->add_option("paper", r->paper, "A folder of recipes/ (partial-updates)")
+        ->required()
+        ->type_name("PAPER");
+    CLI::Option* quick =
+        reproduce->add_flag("--quick", r->quick, "Small and fast, in minutes: shows that it works");
+    reproduce->add_flag("--full", r->full, "All of it, in hours; skips what is there (the default)")
+        ->excludes(quick);
+    reproduce->add_flag("--list", r->list, "Only show the units, what is done and how long the rest takes");
+    reproduce->add_flag("--report", r->report, "Only write the report, from the results that are there");
+    reproduce->add_option("--only", r->only, "Only units whose name matches")->type_name("GLOB");
+    reproduce->add_option("--jobs", r->jobs, "Units side by side, a core each; default: number of cores")
+        ->check(CLI::PositiveNumber)
+        ->type_name("N");
+    reproduce->add_option("--results", r->results, "Another folder for results and report")->type_name("DIR");
+    reproduce->add_flag("--redo-stale", r->redo_stale, "Run units anew whose result is of another recipe");
   }
 
   static void add_trained_options(CLI::App& command, TrainedOptions& options) {

@@ -57,6 +57,19 @@ struct PlanOptions {
 };
 int command_plan(const PlanOptions& options);
 
+struct ReproduceOptions {
+  std::string paper;        ///< folder under recipes/
+  bool quick = false;       ///< the small profile, in a place of its own
+  bool full = false;        ///< all of it: the default, said aloud
+  bool list = false;        ///< only show the units
+  bool report = false;      ///< only write the report from what is there
+  bool redo_stale = false;  ///< run units anew whose result is of another recipe
+  std::string only = "*";   ///< glob on the names of units
+  std::string results;      ///< folder of the results; empty: the profile's own
+  std::int64_t jobs = 0;    ///< units side by side; 0: as many as cores
+};
+int command_reproduce(const ReproduceOptions& options);
+
 /// eval and generate: a run directory, its newest checkpoint or the one of a round.
 struct TrainedOptions {
   std::string run;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,9 +77,13 @@ Result<pid_t> start_process(const ProcessSpec& spec) {
 
 std::optional<ProcessEnd> reap_process() {
   int status = 0;
-  const pid_t pid = waitpid(-1, &status, WNOHANG);
+  rusage used = {};
+  const pid_t pid = wait4(-1, &status, WNOHANG, &used);
   if (pid <= 0) return std::nullopt;
   ProcessEnd end{.pid = pid};
+  for (const timeval& time : {used.ru_utime, used.ru_stime})
+    end.cpu_seconds += static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
+  end.peak_bytes = 1024.0 * static_cast<double>(used.ru_maxrss);
   if (WIFSIGNALED(status)) {
     end.signal = WTERMSIG(status);
   } else {

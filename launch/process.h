@@ -23,6 +23,8 @@ struct ProcessEnd {
   pid_t pid = 0;
   int exit_code = 0;             ///< when it exited
   int signal = 0;                ///< when it was killed; else 0
+  double cpu_seconds = 0;        ///< of it and of the children that it waited for
+  double peak_bytes = 0;         ///< the largest resident set of one of them
   std::string describe() const;  ///< "exit code 78" or "signal 9 (Killed)"
 };
 

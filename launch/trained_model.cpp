@@ -3,6 +3,7 @@
 #include <ATen/core/grad_mode.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 
 #include "base/random.h"
@@ -43,7 +44,10 @@ Result<SavedParameters> load_parameters(const std::string& run_directory, std::o
 
 Result<TrainedModel> TrainedModel::make(std::shared_ptr<const Recipe> recipe,
                                         const std::string& data_folder) {
-  prepare_numerics(static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));  // nobody else computes now
+  // Nobody else computes now, unless whoever set OMP_NUM_THREADS knows better.
+  const char* limit = std::getenv("OMP_NUM_THREADS");
+  const int wanted = limit == nullptr ? 0 : std::atoi(limit);
+  prepare_numerics(wanted > 0 ? wanted : static_cast<int>(sysconf(_SC_NPROCESSORS_ONLN)));
   TrainedModel trained;
   trained.recipe_ = recipe;
   TESSERA_ASSIGN(trained.data_, assemble_data(*recipe, data_folder));

@@ -15,6 +15,8 @@ import struct
 import sys
 import zlib
 
+from corpus_files import write_whole
+
 NOVELS = [  # by year of publication; the last one is held out
     ("sensesensibility", "Sense and Sensibility", 1811),
     ("prideprejudice", "Pride and Prejudice", 1813),
@@ -168,15 +170,6 @@ Source: Debian package r-cran-janeaustenr (R package janeaustenr by Julia Silge,
 data/corpora/austen_extract.py. Licence: the novels are in the public domain; the package around them is under
 the MIT licence.
 """
-
-
-def write_whole(path, text):
-    """The file appears complete or not at all."""
-    with open(path + ".tmp", "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(path + ".tmp", path)
 
 
 def main(folder, target):

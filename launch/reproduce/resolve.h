@@ -1,0 +1,33 @@
+// A unit's recipe as the program understands it: every setting resolved, and what it costs. The harness gets
+// it through a function, so that it needs neither torch nor the real plug-ins.
+#pragma once
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "coordinator/cost.h"
+#include "launch/config/recipe.h"
+
+namespace tessera {
+
+struct ResolvedUnit {
+  std::map<std::string, std::string> recipe;  ///< comparable_settings()
+  CostReport cost;                            ///< of one round
+  CostSettings cost_settings;
+  std::int64_t rounds = 0, slots = 0, eval_every = 0;
+
+  double tokens() const;           ///< of the whole run, all slots
+  double flops() const;            ///< likewise
+  double static_bytes() const;     ///< of the largest slot
+  double trainable_share() const;  ///< mean over slots
+};
+
+/// Base recipe with overrides "a.b=c" laid over it.
+using ResolveUnit = std::function<Result<ResolvedUnit>(const std::vector<std::string>& overrides)>;
+
+/// All settings but those that say where things lie and run, or what happens after training.
+std::map<std::string, std::string> comparable_settings(const Recipe& recipe);
+
+}  // namespace tessera
