@@ -103,6 +103,7 @@ class Checker {
   void head(const FragmentHead& h) {
     number(h.fragment.value >= 0 && h.version.value >= 0);
     blob(h.parameters);
+    if (h.fast) blob(*h.fast);
   }
   void rows(const RowSet& set) {
     count(set.size(), Limits::params);

@@ -79,9 +79,13 @@ void put(wire::FragmentHead::Builder out, const FragmentHead& head) {
   out.setVersion(head.version.value);
   put(out.initParameters(), head.parameters);
   put(out.initStateHash(), head.state_hash);
+  if (head.fast) put(out.initFast(), *head.fast);
 }
 FragmentHead get(wire::FragmentHead::Reader in) {
-  return {{in.getFragment()}, {in.getVersion()}, get(in.getParameters()), get(in.getStateHash())};
+  FragmentHead head{
+      {in.getFragment()}, {in.getVersion()}, get(in.getParameters()), get(in.getStateHash()), {}};
+  if (in.hasFast()) head.fast = get(in.getFast());
+  return head;
 }
 
 void put(wire::Work::Builder out, const Work& work) {

@@ -66,7 +66,13 @@ struct Leave { reason @0 :Text; }
 
 struct Welcome { recipe @0 :Text; leaseMs @1 :Int64; }
 struct Verdict { reason @0 :Text; code @1 :Int32; }  # Refused, Stop
-struct FragmentHead { fragment @0 :Int32; version @1 :Int64; parameters @2 :BlobRef; stateHash @3 :Bits128; }
+struct FragmentHead {
+  fragment @0 :Int32;
+  version @1 :Int64;
+  parameters @2 :BlobRef;
+  stateHash @3 :Bits128;
+  fast @4 :BlobRef;  # absent: none
+}
 struct Grant {
   slot @0 :Int32;
   attempt @1 :Int32;

@@ -121,6 +121,8 @@ struct FragmentHead {  ///< a committed version of a fragment, to be adopted
   Version version;
   BlobRef parameters;
   Digest state_hash;
+  std::optional<BlobRef>
+      fast;  ///< the owners' own values of what is cut, where those differ from `parameters`
   auto operator<=>(const FragmentHead&) const = default;
 };
 struct Grant {  ///< lease of a slot; idempotent

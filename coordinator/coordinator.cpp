@@ -38,7 +38,7 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       endpoint_(endpoint),
       clock_(clock),
       metrics_(metrics),
-      merger_(parts_.specs, parts_.method),
+      merger_(parts_.specs, parts_.method, parts_.merge),
       fragments_(parts_.method->fragments()) {}
 
 Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint,
@@ -53,7 +53,7 @@ Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, E
 void Coordinator::start() {
   endpoint_.identify(state_.settings.job, start_.epoch, random_bits128());
   metrics_.set(metric::epoch, static_cast<double>(start_.epoch.value));
-  metrics_.set(metric::exact, state_.settings.mode == Mode::exact ? 1 : 0);
+  metrics_.set(metric::exact, all_were_exact() ? 1 : 0);
   feed(start_);
 }
 
@@ -149,7 +149,7 @@ Status Coordinator::perform(const Action& action) {
           [this](const action::Retire& a) {
             auto offered = offered_.find({a.fragment, a.version});
             if (offered != offered_.end()) {
-              endpoint_.withdraw(offered->second);
+              for (const Digest& digest : offered->second) endpoint_.withdraw(digest);
               offered_.erase(offered);
             }
             return Status();
@@ -214,7 +214,7 @@ void Coordinator::finish_fetch(SlotId slot) {
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const auto contribution =
       decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned[slot.value],
+  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned(slot, key.version),
                                                       contribution->tensors)
                                    : Status(contribution.error());
   if (!valid.ok()) {
@@ -240,6 +240,9 @@ Status Coordinator::perform(const action::Merge& merge) {
   const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
   const auto merged_at = std::chrono::steady_clock::now();
+  // Slices whose turn comes later have no owner, and are not missed.
+  RowSet missed = outcome.uncovered_rows;
+  if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
   const TensorMap tensors = fragment_state(sealed.fragment);
   TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
   const FragmentHead head = offer_head(sealed.fragment, version, {});
@@ -250,8 +253,11 @@ Status Coordinator::perform(const action::Merge& merge) {
                      .version = version,
                      .state = state_digest(tensors),
                      .parameters = head.parameters,
-                     .uncovered = outcome.uncovered,
-                     .seconds = seconds(merged_at - begin)});
+                     .uncovered = elements_in(missed, parts_.specs),
+                     .seconds = seconds(merged_at - begin),
+                     .fast = head.fast,
+                     .outer = outcome.outer,
+                     .delta_norm = outcome.delta_norm});
   return {};
 }
 
@@ -285,8 +291,13 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
   const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(fragment_parameters(fragment))));
-  offered_[{fragment, version}] = ref.digest;
-  return {fragment, version, ref, chain};
+  std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
+  FragmentHead head{fragment, version, ref, chain, std::nullopt};
+  if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
+    head.fast = endpoint_.offer(Blob(encode_safetensors(fast)));
+    offered.push_back(head.fast->digest);
+  }
+  return head;
 }
 
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
@@ -298,12 +309,17 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   shards.emplace("parameters", theta_);
   shards.emplace("outer", outer_);
   for (std::int32_t k = 0; k < state_.settings.slots(); ++k) {
-    const Digest& wanted = state_.ledger.slots[k].committed_state;
+    Digest wanted = state_.ledger.slots[k].committed_state;
+    Result<Buffer> state = wanted.is_zero() ? Buffer() : slot_state({k}, wanted);
+    if (!state.ok() && store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
+    if (!state.ok() && state_.settings.mode == Mode::drop) {
+      log_warning("the checkpoint of version ", checkpoint.version, " has an older state of slot ", k,
+                  ", which is away: ", state.error().message);
+      state = older_slot_state({k}, wanted).value_or(Buffer());
+    }
     position.slot_states.push_back(wanted);
     if (wanted.is_zero()) continue;
-    Result<Buffer> state = slot_state({k}, wanted);
     if (!state.ok()) {
-      if (store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
       log_warning("no checkpoint of version ", checkpoint.version, ": ", state.error().message);
       metrics_.add(metric::checkpoint_failures);
       return {};

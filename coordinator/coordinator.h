@@ -1,6 +1,7 @@
 // The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint
 // and a run directory. One thread. The loop is in pump(); a process calls it until done().
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,7 +23,9 @@ struct CoordinatorParts {
   RunStoreSettings store;
   std::vector<ParamSpec> specs;
   std::shared_ptr<const OuterMethod> method;
-  TensorMap initial;         ///< parameters before training, F32 by name
+  MergeSettings merge{};
+  std::function<RowSet(Version)> trained;  ///< rows that some slot owns at a version; empty: all
+  TensorMap initial;                       ///< parameters before training, F32 by name
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
   std::string host;  ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
   std::string unit = "units";
@@ -80,6 +83,10 @@ class Coordinator {
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
   /// share it.
   Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;
+  /// The same for a slot that is away in mode drop: as the newest checkpoint has it, or fresh. `digest`
+  /// becomes that of what is returned; zero and nothing for fresh.
+  std::optional<Buffer> older_slot_state(SlotId slot, Digest& digest) const;
+  bool all_were_exact() const;
   bool is_wanted(const Digest& staged) const;
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
@@ -111,7 +118,7 @@ class Coordinator {
     double commit = 0;  ///< snapshot and offer
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
-  std::map<std::pair<FragmentId, Version>, Digest> offered_;
+  std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};
 };

@@ -11,16 +11,17 @@ namespace {
 constexpr double kFloat = 4;  // bytes
 constexpr double kDouble = 8;
 
-/// What a slot trains: all parameters it owns, and the frozen ones that would have had a weight-gradient
-/// matmul.
+/// What a slot trains: all parameters it owns, the others that would have had a weight-gradient matmul, and
+/// what partial.frozen takes from everybody.
 struct Ownership {
-  double owned = 0, frozen_in_matmuls = 0;
+  double owned = 0, frozen_in_matmuls = 0, frozen_for_all = 0;
 };
 
 Ownership ownership_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
   Ownership ownership;
   for (const ParamSpec& spec : specs) {
-    if (spec.role != Role::weight) continue;
+    if (spec.role != Role::weight && spec.role != Role::frozen) continue;
+    if (spec.role == Role::frozen) ownership.frozen_for_all += static_cast<double>(spec.elements());
     double owned = 0;
     if (auto found = rows.find(spec.name); found != rows.end()) {
       for (const Rows& range : found->second) owned += static_cast<double>(range.count() * spec.row_size());
@@ -41,7 +42,7 @@ SlotCost slot_cost(const Ownership& ownership, double parameters, const CostMode
   cost.step.forward = tokens * (2 * model.matmul_params + 2 * attention);
   cost.step.activation_backward = tokens * (2 * model.matmul_params + 4 * attention);
   cost.step.weight_gradient = tokens * 2 * (model.matmul_params - ownership.frozen_in_matmuls);
-  cost.memory.weights = kFloat * parameters;
+  cost.memory.weights = kFloat * (parameters + ownership.frozen_for_all);
   cost.memory.gradients = kFloat * ownership.owned;
   cost.memory.moments = kFloat * settings.moments_per_parameter * ownership.owned;
   cost.memory.anchor = settings.anchor ? kFloat * ownership.owned : 0;
@@ -62,7 +63,7 @@ void add(TotalCost& total, const SlotCost& slot, const CostSettings& settings) {
 void note_uneven_owners(const Plan& plan, CostReport& report) {
   std::size_t fewest = plan.slots, most = 0;
   for (const Slice& slice : plan.slices) {
-    if (slice.name == "shared") continue;
+    if (slice.name == "shared" || slice.owners.empty()) continue;
     fewest = std::min(fewest, slice.owners.size());
     most = std::max(most, slice.owners.size());
   }
@@ -108,7 +109,8 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
     add(report.total_diloco, report.diloco, settings);
     add(report.total_data_parallel, report.data_parallel, settings);
   }
-  report.coordinator_bytes = (2 * kFloat + kDouble) * report.parameters;
+  report.coordinator_bytes = (2 * kFloat + kDouble) * report.parameters + kFloat * all.frozen_for_all;
+  report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;
 }

@@ -8,7 +8,7 @@ namespace tessera {
 
 State::State(CoordinatorSettings given, Ledger recovered)
     : settings(std::move(given)), ledger(std::move(recovered)) {
-  TESSERA_CHECK_EQ(settings.owned.size(), ledger.slots.size());
+  TESSERA_CHECK_EQ(static_cast<std::size_t>(settings.slots()), ledger.slots.size());
   fragments.resize(ledger.fragments.size());
 }
 
@@ -50,6 +50,12 @@ void Step::start(const event::Start& event) {
   append(OpenRecord{event.epoch, s_.settings.job, s_.settings.slots(),
                     static_cast<std::int32_t>(s_.fragments.size())});
   because(detail::describe("epoch ", event.epoch, " begins"));
+  if (s_.settings.mode == Mode::drop && s_.settings.arrivals_per_merge == 0) {
+    const bool derived = s_.settings.deadline == Duration{};
+    note(detail::describe("mode drop: a merge needs ", s_.settings.needed(), " of ", s_.settings.slots(),
+                          " contributions, and then waits for the others for ", derived ? "at least " : "",
+                          seconds(derived ? s_.settings.grace() : s_.settings.deadline), " s"));
+  }
   const Version last = s_.version(s_.last_fragment());
   // The predecessor may have died between the commit and the checkpoint.
   if (last.value > 0 && s_.settings.checkpoint_due(last)) emit(action::Checkpoint{s_.last_fragment(), last});
@@ -82,7 +88,7 @@ void Step::start(const event::Start& event) {
                           ledger.version.value + 1, ")"));
     emit(action::Merge{*ledger.sealed});
   }
-  for (std::size_t f = 0; f < s_.fragments.size(); ++f) try_close(FragmentId{static_cast<std::int32_t>(f)});
+  try_close_all();
   finish_if_done();
 }
 
@@ -168,7 +174,7 @@ void Step::tick() {
     because("a worker's lease expired");
   }
   assign("its holder's lease expired");
-  for (std::size_t f = 0; f < s_.fragments.size(); ++f) try_close(FragmentId{static_cast<std::int32_t>(f)});
+  try_close_all();
 }
 
 void Step::worker_died(const event::WorkerDied& event) {
@@ -179,6 +185,7 @@ void Step::worker_died(const event::WorkerDied& event) {
   s_.members.remove(event.incarnation);
   if (s_.ending) return finish_if_alone();
   assign("its holder died");
+  try_close_all();  // a merge may have waited for that worker alone
 }
 
 void Step::drain(const event::Drain& event) {
@@ -245,11 +252,6 @@ Instant wake_at(const State& state) {
     }
   }
   return at;
-}
-
-Instant drop_deadline(const State& state, const State::Fragment& fragment) {
-  TESSERA_CHECK(fragment.quorum_at.has_value());
-  return *fragment.quorum_at + std::max(state.settings.grace(), (*fragment.quorum_at - fragment.opened) / 2);
 }
 
 // ---- helpers ----

@@ -1,5 +1,6 @@
 // Workers and their slots: who may join, who holds what, what they have missed.
 #include <algorithm>
+#include <utility>
 
 #include "coordinator/step.h"
 
@@ -55,7 +56,7 @@ void Step::on(const From& from, const Ready& ready) {
   if (!is_new) return;
   because("a worker is ready");
   // What it held under the previous coordinator stays its own; the newest heads tell it what it missed.
-  for (SlotId slot : slots_of(from.incarnation)) grant(slot);
+  for (SlotId slot : slots_of(from.incarnation)) bring_up_to_date(slot);
   assign("a worker is ready");
 }
 
@@ -80,7 +81,9 @@ void Step::send_what_it_missed(const From& from, const Heartbeat& heartbeat) {
   const std::set<SlotId> slots = slots_of(from.incarnation);
   for (SlotId slot : slots) {
     auto believed = believes.find(slot);
-    if (believed == believes.end() || believed->second != s_.ledger.slot(slot).attempt) grant(slot);
+    const SlotLedger& known = s_.ledger.slot(slot);
+    if (known.behind || believed == believes.end() || believed->second != known.attempt)
+      bring_up_to_date(slot);
   }
   if (slots.empty()) return;
   std::map<FragmentId, Version> knows;
@@ -129,6 +132,7 @@ void Step::on(const From& from, const Leave& leave) {
   s_.members.remove(from.incarnation);
   if (s_.ending) return finish_if_alone();
   assign("its holder left");
+  try_close_all();
 }
 
 // ---- leases ----
@@ -166,22 +170,30 @@ void Step::assign(const std::string& reason) {
       free.insert(SlotId{k});
     }
   }
-  if (free.empty()) {
-    s_.waiting = false;
-    return;
-  }
+  if (free.empty()) return say_who_waits(0);
   const bool all_came = s_.members.serving_count() >= s_.settings.expected_workers;
   if (!ever_leased && !all_came && now_ - s_.since < s_.settings.patience()) return;
   const auto assigned = s_.members.spread(free, held, {});
   for (const auto& [slot, holder] : assigned) {
     lease(slot, holder, s_.ledger.slot(slot).attempt.value == 0 ? "the first lease" : reason);
   }
-  const bool waiting = assigned.size() < free.size();
-  if (waiting && !s_.waiting) {
-    note(detail::describe(free.size() - assigned.size(), " slots wait for a worker with room for them"),
-         true);
-  }
-  s_.waiting = waiting;
+  say_who_waits(free.size() - assigned.size());
+}
+
+void Step::say_who_waits(std::size_t waiting) {
+  const std::size_t before = std::exchange(s_.waiting, waiting);
+  if (waiting == 0 && before > 0) note("all slots are held");
+  if (waiting <= before) return;
+  const std::size_t held = static_cast<std::size_t>(s_.settings.slots()) - waiting;
+  const auto needed = static_cast<std::size_t>(s_.settings.needed());
+  const std::string what = s_.settings.mode == Mode::exact ? "no merge closes without"
+                           : held >= needed                ? "merges close without"
+                                                           : detail::describe("a merge needs ", needed,
+                                                                              " contributions, but the workers hold only ",
+                                                                              held, ": the run stands still");
+  note(detail::describe(waiting, waiting == 1 ? " slot waits" : " slots wait", " for a worker with room; ",
+                        what),
+       true);
 }
 
 void Step::lease(SlotId slot, const Incarnation& holder, const std::string& reason) {
@@ -195,6 +207,15 @@ void Step::lease(SlotId slot, const Incarnation& holder, const std::string& reas
   grant(slot);
 }
 
+/// For a holder that is heard again: a slot that merges did without meanwhile begins anew from its last good
+/// state, the others go on.
+void Step::bring_up_to_date(SlotId slot) {
+  const bool merging = std::any_of(s_.fragments.begin(), s_.fragments.end(),
+                                   [](const State::Fragment& fragment) { return fragment.merging; });
+  if (!s_.ledger.slot(slot).behind) return grant(slot);
+  if (!merging) lease_again(slot, "it was left out of a merge");  // else after the merge
+}
+
 /// Sends the holder back to the slot's last good state. Were it gone, assign() would find another one.
 void Step::lease_again(SlotId slot, const std::string& reason) {
   lease(slot, s_.ledger.slot(slot).holder, reason);
@@ -205,7 +226,7 @@ void Step::grant(SlotId id) {
   Grant grant;
   grant.slot = id;
   grant.attempt = slot.attempt;
-  grant.owned = s_.settings.owned[id.value];
+  grant.owned = s_.settings.owned(id, s_.fragments.front().head.version);
   for (std::size_t f = 0; f < s_.fragments.size(); ++f) grant.heads.push_back(s_.fragments[f].head);
   grant.slot_state = slot.state;
   const FragmentId last = s_.last_fragment();

@@ -16,6 +16,7 @@ struct Apply {
   void operator()(const LeaseRecord& record) {
     ledger.slot(record.slot).attempt = record.attempt;
     ledger.slot(record.slot).holder = record.holder;
+    ledger.slot(record.slot).behind = false;
   }
   void operator()(const StagedRecord& record) {
     SlotLedger& slot = ledger.slot(record.key.slot);
@@ -64,6 +65,8 @@ struct Apply {
   void operator()(const SealedRecord& record) {
     FragmentLedger& fragment = ledger.fragment(record.fragment);
     fragment.sealed = record;
+    fragment.held = record.held;
+    for (SlotId slot : record.left_out) ledger.slot(slot).behind = true;
     std::erase_if(fragment.staged, [&](const StagedEntry& entry) {
       return std::find(record.contributions.begin(), record.contributions.end(), entry.record) !=
              record.contributions.end();
@@ -100,6 +103,7 @@ struct Apply {
       slot.given.assign(ledger.fragments.size(), {});
       slot.newest = 0;
       slot.rejections = 0;
+      slot.behind = false;
     }
   }
 };

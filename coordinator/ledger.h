@@ -24,6 +24,7 @@ struct SlotLedger {
   std::int32_t rejections = 0;  ///< in a row
   Digest rejected;              ///< digest of the last rejected contribution
   Attempt rejected_attempt;     ///< and the attempt that brought it
+  bool behind = false;  ///< left out of a merge since its newest lease: that attempt's work is in vain
   bool operator==(const SlotLedger&) const = default;
 };
 
@@ -41,6 +42,7 @@ struct FragmentLedger {
   std::vector<StagedEntry> staged;      ///< waiting for a merge, in order of arrival
   std::optional<SealedRecord> sealed;   ///< decided, not yet committed
   std::optional<CommitRecord> unrated;  ///< committed, its evaluation not yet there
+  std::vector<HeldSlice> held;          ///< by the newest sealed merge
   bool operator==(const FragmentLedger&) const = default;
 };
 

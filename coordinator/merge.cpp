@@ -11,6 +11,8 @@
 namespace tessera {
 namespace {
 
+const std::string fast_prefix = "fast/";
+
 std::size_t offset_of(const ParamSpec& spec, std::int64_t row) {
   return static_cast<std::size_t>(row * spec.row_size());
 }
@@ -57,48 +59,68 @@ void for_each_piece(const TensorMap& pieces, const ParamSpec& spec, Visit visit)
 struct Mean {
   std::span<double> sum;
   std::vector<std::int32_t> owners;  ///< m per row
+  std::vector<double> squares;       ///< of all contributions' deltas, per row
+
+  Mean(std::span<double> zeros, std::int64_t rows) : sum(zeros), owners(rows), squares(rows) {}
 
   void add(const ParamSpec& spec, Rows rows, std::span<const float> values, std::span<const float> start) {
-    const std::size_t offset = offset_of(spec, rows.begin);
-    if (start.empty()) {
-      for (std::size_t i = 0; i < values.size(); ++i) sum[offset + i] += static_cast<double>(values[i]);
-    } else {
-      for (std::size_t i = 0; i < values.size(); ++i) {
-        sum[offset + i] += static_cast<double>(start[offset + i]) - static_cast<double>(values[i]);
+    const auto width = static_cast<std::size_t>(spec.row_size());
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+      const std::size_t offset = offset_of(spec, row);
+      const float* const brought = values.data() + offset_of(spec, row - rows.begin);
+      double row_squares = 0;
+      for (std::size_t i = 0; i < width; ++i) {
+        const double value = static_cast<double>(brought[i]);
+        const double delta = start.empty() ? value : static_cast<double>(start[offset + i]) - value;
+        sum[offset + i] += delta;
+        row_squares += delta * delta;
       }
+      squares[row] += row_squares;
+      ++owners[row];
     }
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) ++owners[row];
   }
 
   /// Everything that the inputs, in slot order, hold of `spec`; as differences from `start` unless that is
   /// empty.
-  void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
-            std::span<const float> start) {
+  void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs, std::span<const float> start,
+            std::int32_t average_over) {
     for (const MergeInput* input : inputs) {
       for_each_piece(input->pieces, spec,
                      [&](Rows rows, std::span<const float> values) { add(spec, rows, values, start); });
     }
-    divide(spec);
+    divide(spec, average_over);
   }
 
-  void divide(const ParamSpec& spec) {
+  void divide(const ParamSpec& spec, std::int32_t average_over) {
     for (std::int64_t row = 0; row < spec.rows(); ++row) {
-      if (owners[row] < 2) continue;  // dividing by one changes nothing
-      for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= owners[row];
+      const std::int32_t divisor = average_over > 0 ? average_over : owners[row];
+      if (owners[row] == 0 || divisor < 2) continue;  // dividing by one changes nothing
+      for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= divisor;
     }
   }
 
-  /// Calls visit(rows, covered) for the maximal runs of rows that have owners or have none.
+  /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
     const std::int64_t rows = static_cast<std::int64_t>(owners.size());
     for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
-      const bool covered = owners[begin] > 0;
-      while (end < rows && (owners[end] > 0) == covered) ++end;
-      visit(Rows{begin, end}, covered);
+      while (end < rows && owners[end] == owners[begin]) ++end;
+      visit(Rows{begin, end}, owners[begin]);
     }
   }
+
+  double squares_of(Rows rows) const {
+    double total = 0;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares[row];
+    return total;
+  }
 };
+
+/// What the owners of a range have now: start - (start - end) gives back the end of a single owner exactly.
+void store_fast(std::span<const float> start, std::span<const double> delta, std::span<float> fast) {
+  for (std::size_t i = 0; i < fast.size(); ++i)
+    fast[i] = static_cast<float>(static_cast<double>(start[i]) - delta[i]);
+}
 
 double norm_of(const std::vector<Update>& updates) {
   double squares = 0;
@@ -127,8 +149,8 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
 }
 
 void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float> theta) {
-  mean.for_each_run([&](Rows rows, bool covered) {
-    if (!covered) return;
+  mean.for_each_run([&](Rows rows, std::int32_t contributions) {
+    if (contributions == 0) return;
     for (std::size_t i = offset_of(spec, rows.begin); i < offset_of(spec, rows.end); ++i) {
       theta[i] = static_cast<float>(mean.sum[i]);
     }
@@ -180,18 +202,24 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
   return {};
 }
 
-Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method)
-    : specs_(std::move(specs)), method_(std::move(method)), fragments_(method_->fragments()) {
+Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method,
+               MergeSettings settings)
+    : specs_(std::move(specs)),
+      method_(std::move(method)),
+      settings_(std::move(settings)),
+      fragments_(method_->fragments()) {
+  TESSERA_CHECK(!settings_.keeps_fast || method_->payload() == Payload::theta_end,
+                ": fast values need contributions that are parameters");
   for (std::size_t i = 0; i < specs_.size(); ++i) index_.emplace(specs_[i].name, i);
   std::set<std::string> seen;
   for (const auto& fragment : fragments_) {
     for (const std::string& name : fragment) {
-      TESSERA_CHECK(spec_of(name).role != Role::local, ": ", name, " is local and in a fragment");
+      TESSERA_CHECK(travels(spec_of(name).role), ": ", name, " is never sent but in a fragment");
       TESSERA_CHECK(seen.insert(name).second, ": ", name, " is in two fragments");
     }
   }
   for (const ParamSpec& spec : specs_) {
-    TESSERA_CHECK(spec.role == Role::local || seen.count(spec.name), ": ", spec.name, " is in no fragment");
+    TESSERA_CHECK(!travels(spec.role) || seen.count(spec.name), ": ", spec.name, " is in no fragment");
   }
 }
 
@@ -201,15 +229,29 @@ const ParamSpec& Merger::spec_of(const std::string& name) const {
   return specs_[found->second];
 }
 
-TensorMap Merger::initial_state() const {
+std::vector<std::string> Merger::state_names(const std::string& param) const {
+  return is_cut(param) ? method_->cut_state_names() : method_->state_names();
+}
+
+TensorMap Merger::initial_state(const TensorMap& theta) const {
   TensorMap state;
-  for (const std::string& kind : method_->state_names()) {
-    for (const ParamSpec& spec : specs_) {
-      if (spec.role == Role::weight)
-        state.emplace(kind + "/" + spec.name, HostTensor::zeros(DType::f32, spec.shape));
-    }
+  for (const ParamSpec& spec : specs_) {
+    if (spec.role != Role::weight) continue;
+    for (const std::string& kind : state_names(spec.name))
+      state.emplace(kind + "/" + spec.name, HostTensor::zeros(DType::f32, spec.shape));
+    if (settings_.keeps_fast && is_cut(spec.name))
+      state.emplace(fast_prefix + spec.name, theta.at(spec.name).clone());
   }
   return state;
+}
+
+TensorMap Merger::fast_values(FragmentId fragment, const TensorMap& state) const {
+  TensorMap values;
+  if (!settings_.keeps_fast) return values;
+  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
+    if (is_cut(name)) values.emplace(name, state.at(fast_prefix + name));
+  }
+  return values;
 }
 
 RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
@@ -232,7 +274,6 @@ Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMa
 MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                            TensorMap& theta, TensorMap& state) const {
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
-  const std::vector<std::string> kinds = method_->state_names();
   const std::vector<std::string>& names = fragments_.at(static_cast<std::size_t>(fragment.value));
   std::int64_t elements = 0;
   for (const std::string& name : names) elements += spec_of(name).elements();
@@ -246,30 +287,44 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
     const ParamSpec& spec = spec_of(name);
     const std::span<float> values = floats_of(theta, name, spec);
     const bool from_start = spec.role == Role::weight && method_->payload() == Payload::theta_end;
-    Mean mean{rest.first(values.size()), std::vector<std::int32_t>(spec.rows())};
+    Mean mean(rest.first(values.size()), spec.rows());
     rest = rest.subspan(values.size());
-    mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>());
+    mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>(),
+              spec.role == Role::weight ? settings_.average_over : 0);
     if (spec.role == Role::buffer) {
       store_buffer_mean(spec, mean, values);
       continue;
     }
-    mean.for_each_run([&](Rows rows, bool covered) {
+    const std::vector<std::string> kinds = state_names(name);
+    mean.for_each_run([&](Rows rows, std::int32_t contributions) {
       const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
-      if (!covered) {
+      if (contributions == 0) {
         outcome.uncovered += static_cast<std::int64_t>(count);
         outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
+        add_rows(outcome.uncovered_rows, name, rows);
         return;
       }
-      Update update{&spec, rows, values.subspan(begin, count), mean.sum.subspan(begin, count), {}};
+      Update update{.spec = &spec,
+                    .rows = rows,
+                    .theta = values.subspan(begin, count),
+                    .delta = mean.sum.subspan(begin, count),
+                    .state = {},
+                    .owners = contributions,
+                    .cut = is_cut(name),
+                    .squares = mean.squares_of(rows)};
       for (const std::string& kind : kinds) {
         update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
+      }
+      if (settings_.keeps_fast && update.cut) {
+        store_fast(update.theta, update.delta,
+                   floats_of(state, fast_prefix + name, spec).subspan(begin, count));
       }
       outcome.updated += static_cast<std::int64_t>(count);
       updates.push_back(std::move(update));
     });
   }
   outcome.delta_norm = norm_of(updates);
-  method_->apply(version.value, updates);
+  outcome.outer = method_->apply(version.value, updates);
   return outcome;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,20 @@ struct MergeOutcome {
   std::int64_t updated = 0;    ///< trained coordinates with at least one contribution
   std::int64_t uncovered = 0;  ///< trained coordinates with none: parameter and state were left alone
   std::vector<std::string> uncovered_pieces;  ///< the same by piece_name
+  RowSet uncovered_rows;                      ///< and as rows
   double delta_norm = 0;                      ///< L2 norm of the merged delta (or gradient)
+  OuterReport outer;                          ///< what the method did
+};
+
+/// What a merge has to know of the plan.
+struct MergeSettings {
+  std::set<std::string> cut;  ///< parameters that are divided among the slots (Plan::cut_params)
+  /// partial.owner_view = "fast": owners of a cut coordinate keep its fast value F, the mean of what they
+  /// brought; the parameters that everybody else sees, and that are evaluated, follow slowly. F is part of
+  /// the outer state, "fast/NAME".
+  bool keeps_fast = false;
+  /// partial.average = "slots": divide by so many instead of by the m owners that contributed. 0: by owners.
+  std::int32_t average_over = 0;
 };
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
@@ -38,11 +52,15 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
 class Merger {
  public:
   /// `specs` are all parameters of the model; `method` was made from the same.
-  Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method);
+  Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method,
+         MergeSettings settings = {});
 
   /// Outer state before the first merge: zeros, "momentum/blocks.0.mlp.up" for each name in the method's
-  /// state_names() and each trained parameter.
-  TensorMap initial_state() const;
+  /// state_names() and each trained parameter; and copies of the cut parameters of `theta` where fast values
+  /// are kept.
+  TensorMap initial_state(const TensorMap& theta = {}) const;
+  /// The fast values of a fragment by parameter; empty where none are kept.
+  TensorMap fast_values(FragmentId fragment, const TensorMap& state) const;
 
   /// What a slot that owns `owned` brings to a merge of `fragment`: its rows of the fragment's parameters,
   /// and its buffers whole.
@@ -59,10 +77,13 @@ class Merger {
 
  private:
   const ParamSpec& spec_of(const std::string& name) const;
+  bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }
+  std::vector<std::string> state_names(const std::string& param) const;
 
   std::vector<ParamSpec> specs_;
   std::map<std::string, std::size_t> index_;  ///< name -> position in specs_
   std::shared_ptr<const OuterMethod> method_;
+  MergeSettings settings_;
   std::vector<std::vector<std::string>> fragments_;
 };
 

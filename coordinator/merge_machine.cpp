@@ -13,6 +13,8 @@ MergeTotals totals_of(const SealedRecord& sealed, const event::Merged& merged, d
   totals.round_seconds = round_seconds;
   totals.merge_seconds = merged.seconds;
   totals.uncovered = merged.uncovered;
+  totals.delta_norm = merged.delta_norm;
+  totals.outer = merged.outer;
   double grad_norms = 0;
   for (const StagedRecord& contribution : sealed.contributions) {
     const Work& work = contribution.work;
@@ -198,12 +200,8 @@ std::vector<StagedRecord> Step::chosen(FragmentId fragment) const {
   const auto count = static_cast<std::int32_t>(chosen.size());
   const std::int32_t wanted =
       settings.arrivals_per_merge > 0 ? settings.arrivals_per_merge : settings.slots();
-  bool enough = count >= wanted || (!settings.rules.wait_for_all && count > 0);
-  if (!enough && settings.mode == Mode::drop && settings.arrivals_per_merge == 0) {
-    const State::Fragment& state = s_.fragments[fragment.value];
-    enough = count >= settings.needed() && state.quorum_at && now_ >= drop_deadline(s_, state);
-  }
-  if (!enough) return {};
+  const bool enough = count >= wanted || (!settings.rules.wait_for_all && count > 0);
+  if (!enough && !why_without_others(fragment, chosen)) return {};
   if (settings.rules.slot_order) {
     std::sort(chosen.begin(), chosen.end(),
               [](const StagedRecord& a, const StagedRecord& b) { return a.key.slot < b.key.slot; });
@@ -224,18 +222,18 @@ void Step::try_close(FragmentId fragment) {
   if (!contributions.empty()) close(fragment, std::move(contributions));
 }
 
+void Step::try_close_all() {
+  for (std::size_t f = 0; f < s_.fragments.size(); ++f) try_close(FragmentId{static_cast<std::int32_t>(f)});
+}
+
 void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
-  SealedRecord sealed{fragment, s_.version(fragment), std::move(contributions), {}};
-  if (s_.settings.arrivals_per_merge == 0) {
-    for (std::int32_t k = 0; k < s_.settings.slots(); ++k) {
-      const bool in = std::any_of(sealed.contributions.begin(), sealed.contributions.end(),
-                                  [&](const StagedRecord& c) { return c.key.slot == SlotId{k}; });
-      if (in) continue;
-      sealed.left_out.push_back(SlotId{k});
-      auto pending = s_.pending.find(SlotId{k});
-      if (pending != s_.pending.end() && pending->second.offer.key.fragment == fragment)
-        s_.pending.erase(pending);
-    }
+  SealedRecord sealed{fragment, s_.version(fragment), std::move(contributions), {}, {}, {}};
+  const std::vector<HeldSlice> held_before = s_.ledger.fragment(fragment).held;
+  if (s_.settings.arrivals_per_merge == 0 && s_.settings.rules.name_the_absent) name_the_absent(sealed);
+  for (SlotId slot : sealed.left_out) {
+    auto pending = s_.pending.find(slot);
+    if (pending != s_.pending.end() && pending->second.offer.key.fragment == fragment)
+      s_.pending.erase(pending);
   }
   because(detail::describe("version ", sealed.version.value + 1, " sealed with ", sealed.contributions.size(),
                            " contributions, ", sealed.left_out.size(), " left out"));
@@ -244,6 +242,7 @@ void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
   } else {
     s_.ledger.apply(sealed);
   }
+  alarm_about(sealed, held_before);
   s_.fragments[fragment.value].merging = true;
   emit(action::Merge{std::move(sealed)});
 }
@@ -255,18 +254,20 @@ void Step::merged(const event::Merged& event) {
     return stale("merged");
   const SealedRecord sealed = *ledger.sealed;
   const FragmentHead old = state.head;
-  CommitRecord commit{event.fragment, event.version,
-                      event.state,    chain_digest(ledger.chain, event.state, sealed.contributions),
-                      false,          {}};
+  CommitRecord commit{event.fragment,  event.version,
+                      event.state,     chain_digest(ledger.chain, event.state, sealed.contributions),
+                      false,           {},
+                      sealed.left_out, sealed.held};
   commit.evaluate = event.fragment == s_.last_fragment() && s_.settings.evaluation_due(event.version);
   commit.totals = totals_of(sealed, event, seconds(now_ - state.opened));
   state = State::Fragment{
-      {event.fragment, event.version, event.parameters, commit.chain}, false, now_, std::nullopt};
+      {event.fragment, event.version, event.parameters, commit.chain, event.fast}, false, now_, std::nullopt};
   std::set<Incarnation> holders;
   for (const SlotLedger& slot : s_.ledger.slots) {
     if (s_.members.serving(slot.holder)) holders.insert(slot.holder);
   }
-  commit.totals.bytes_down = event.parameters.size * holders.size();
+  const std::uint64_t fast = event.fast && s_.settings.fast_for_all ? event.fast->size : 0;
+  commit.totals.bytes_down = (event.parameters.size + fast) * holders.size();
   const std::size_t before = out_.actions.size();
   append(commit);
   because(detail::describe("version ", event.version, " committed"));
@@ -280,9 +281,10 @@ void Step::merged(const event::Merged& event) {
   }
   emit(action::Discard{sealed.contributions});
   emit(action::Retire{event.fragment, old.version});
+  // A slot whose holder is gone waits for it, or for somebody with room (bring_up_to_date(), assign()).
   for (SlotId slot : sealed.left_out) {
-    note(detail::describe("slot ", slot, " was left out of version ", event.version), true);
-    lease_again(slot, detail::describe("it was left out of version ", event.version));
+    if (is_held(slot) && s_.ledger.slot(slot).behind)
+      lease_again(slot, detail::describe("it was left out of version ", event.version));
   }
   try_close(event.fragment);
   finish_if_done();

@@ -32,6 +32,9 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   metrics_.add(metric::units, work.units);
   if (work.loss_weight > 0) metrics_.set(metric::loss, work.loss_sum / work.loss_weight);
   if (commit.totals.uncovered > 0) metrics_.add(metric::uncovered_rounds);
+  metrics_.set(metric::uncovered_coordinates, static_cast<double>(commit.totals.uncovered));
+  metrics_.add(metric::left_out, static_cast<double>(commit.left_out.size()));
+  if (!commit.left_out.empty()) metrics_.set(metric::exact, 0);
   metrics_.observe(metric::phase_seconds, commit.totals.round_seconds, "round");
   metrics_.observe(metric::phase_seconds, work.compute_seconds / contributions, "compute");
   metrics_.observe(metric::phase_seconds, work.encode_seconds / contributions, "encode");
@@ -66,6 +69,14 @@ void Coordinator::update_gauges() {
   double leased = 0;
   for (const SlotLedger& slot : state_.ledger.slots) leased += state_.members.serving(slot.holder) ? 1 : 0;
   metrics_.set(metric::slots_leased, leased);
+  double held = 0, longest = 0;
+  for (const FragmentLedger& fragment : state_.ledger.fragments) {
+    held += static_cast<double>(fragment.held.size());
+    for (const HeldSlice& slice : fragment.held)
+      longest = std::max(longest, static_cast<double>(slice.merges));
+  }
+  metrics_.set(metric::held_slices, held);
+  metrics_.set(metric::held_rounds, longest);
 }
 
 std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const {
@@ -85,7 +96,14 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   row["bytes_down"] = totals.bytes_down;
   row["contributions"] = totals.contributions;
   row["uncovered"] = totals.uncovered;
+  for (SlotId slot : commit.left_out) row["left_out"].push_back(slot.value);
+  for (const HeldSlice& slice : commit.held) row["held"][slice.name] = slice.merges;
   row["grad_norm"] = totals.work.grad_norm;
+  row["outer"] = {{"delta_norm", totals.delta_norm},
+                  {"lr", totals.outer.lr},
+                  {"cut_lr", totals.outer.cut_lr},
+                  {"agreement", totals.outer.agreement},
+                  {"persistence", totals.outer.persistence}};
   nlohmann::ordered_json phases = {{"round", totals.round_seconds},
                                    {"compute", totals.work.compute_seconds / contributions},
                                    {"encode", totals.work.encode_seconds / contributions},

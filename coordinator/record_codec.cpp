@@ -28,8 +28,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Work, steps, units, loss_sum, loss_weight, fi
                                    compute_seconds, encode_seconds, wait_seconds, grad_norm)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Ready, data, numerics)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluated, version, loss_sum, weight, bytes, words)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OuterReport, lr, cut_lr, agreement, persistence)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeTotals, work, contributions, bytes_up, bytes_down, round_seconds,
-                                   merge_seconds, uncovered)
+                                   merge_seconds, uncovered, delta_norm, outer)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OpenRecord, epoch, job, slots, fragments)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FactsRecord, facts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LeaseRecord, slot, attempt, holder, reason)
@@ -37,8 +38,10 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(StagedRecord, key, digest, size, slot_state, 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LostRecord, key, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RejectedRecord, key, digest, tensor, reason)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FreshRecord, slot, reason)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SealedRecord, fragment, version, contributions, left_out)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CommitRecord, fragment, version, state, chain, evaluate, totals)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(HeldSlice, name, merges)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(SealedRecord, fragment, version, contributions, left_out, held, reason)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(CommitRecord, fragment, version, state, chain, evaluate, totals, left_out,
+                                   held)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(EvaluatedRecord, evaluated)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord::Point, version, chain)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(RollbackRecord, fragments, slot_states, reason)

@@ -9,6 +9,7 @@
 
 #include "base/ids.h"
 #include "comm/messages.h"
+#include "optim/outer.h"
 
 namespace tessera {
 
@@ -62,12 +63,22 @@ struct FreshRecord {
   std::string reason;
   auto operator<=>(const FreshRecord&) const = default;
 };
+/// A slice that no contribution of a merge holds: its parameters and outer state stay as they are, bit for
+/// bit.
+struct HeldSlice {
+  std::string name;         ///< "blocks.3.mlp/units[512:1024]"
+  std::int64_t merges = 0;  ///< in a row, this one included
+  auto operator<=>(const HeldSlice&) const = default;
+};
 /// The merge that makes version + 1 is decided: exactly these contributions, in slot order.
 struct SealedRecord {
   FragmentId fragment;
   Version version;
   std::vector<StagedRecord> contributions;
-  std::vector<SlotId> left_out;  ///< drop mode: who was not waited for
+  // Drop mode; empty when everybody is there.
+  std::vector<SlotId> left_out;  ///< who was not waited for, ascending
+  std::vector<HeldSlice> held;   ///< slices with owners, none of whom is there; in the plan's order
+  std::string reason;            ///< why it closes without them
   bool operator==(const SealedRecord&) const = default;
 };
 /// Sums over a merge's contributions, and how long it took: the material of a row of metrics.jsonl.
@@ -78,6 +89,8 @@ struct MergeTotals {
   double round_seconds = 0;                    ///< since the previous commit of the fragment
   double merge_seconds = 0;
   std::int64_t uncovered = 0;  ///< trained coordinates that nobody contributed to
+  double delta_norm = 0;       ///< L2 norm of the merged delta (or gradient)
+  OuterReport outer;
   auto operator<=>(const MergeTotals&) const = default;
 };
 /// The merge is done and its result durable.
@@ -88,6 +101,8 @@ struct CommitRecord {
   Digest chain;           ///< ledger.h: chain_digest
   bool evaluate = false;  ///< a held-out loss is due
   MergeTotals totals;
+  std::vector<SlotId> left_out;  ///< as sealed
+  std::vector<HeldSlice> held;
   auto operator<=>(const CommitRecord&) const = default;
 };
 struct EvaluatedRecord {

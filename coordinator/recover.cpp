@@ -43,6 +43,28 @@ Result<Buffer> Coordinator::slot_state(SlotId slot, const Digest& digest) const 
   return fail(ExitCode::storage, file.string(), " is damaged: it does not have the digest in its name");
 }
 
+std::optional<Buffer> Coordinator::older_slot_state(SlotId slot, Digest& digest) const {
+  digest = {};
+  std::vector<std::string> skipped;
+  const std::optional<Checkpoint> newest = store_->newest_checkpoint(state_.version({0}), skipped);
+  if (!newest) return std::nullopt;
+  const Result<Record> position = decode_record(record_type(RollbackRecord{}), newest->extra);
+  const auto shard = newest->shards.find(slot_shard(slot));
+  if (!position.ok() || shard == newest->shards.end()) return std::nullopt;
+  digest = std::get<RollbackRecord>(*position).slot_states[slot.value];
+  return shard->second;
+}
+
+/// Whether every merge so far took every slot's contribution.
+bool Coordinator::all_were_exact() const {
+  if (state_.settings.arrivals_per_merge > 0) return false;
+  const std::vector<Record>& records = store_->records();
+  return std::none_of(records.begin(), records.end(), [](const Record& record) {
+    const auto* commit = std::get_if<CommitRecord>(&record);
+    return commit && !commit->left_out.empty();
+  });
+}
+
 std::vector<Digest> Coordinator::initial_chains() const {
   std::vector<Digest> chains;
   for (std::size_t f = 0; f < fragments_.size(); ++f) {
@@ -62,7 +84,7 @@ Status Coordinator::check_same_run(const OpenRecord& record) const {
 Status Coordinator::recover() {
   theta_.clear();
   for (const auto& [name, tensor] : parts_.initial) theta_.emplace(name, tensor.clone());
-  outer_ = merger_.initial_state();
+  outer_ = merger_.initial_state(theta_);
   Ledger ledger(parts_.settings.slots(), initial_chains());
   JobId job = parts_.settings.job.is_zero() ? random_bits128() : parts_.settings.job;
   for (const Record& record : store_->records()) {
@@ -153,7 +175,7 @@ Status Coordinator::roll_back(Ledger& ledger, const std::string& reason) {
   } else {  // from the beginning
     theta_.clear();
     for (const auto& [name, tensor] : parts_.initial) theta_.emplace(name, tensor.clone());
-    outer_ = merger_.initial_state();
+    outer_ = merger_.initial_state(theta_);
     for (const Digest& chain : initial_chains()) record.fragments.push_back({{}, chain});
     record.slot_states.resize(parts_.settings.slots());
   }

@@ -2,6 +2,7 @@
 // decide() (decide.h) changes the state and says what to do. Nothing here has a socket, clock, thread, file
 // or tensor.
 #pragma once
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -27,8 +28,9 @@ struct Rules {
   bool stage_before_taken = true;  ///< acknowledge only what is durable
   bool seal_before_merge = true;
   bool commit_before_publish = true;
-  bool slot_order = true;    ///< merge in slot order, not in order of arrival
-  bool wait_for_all = true;  ///< exact mode waits for every slot
+  bool slot_order = true;       ///< merge in slot order, not in order of arrival
+  bool wait_for_all = true;     ///< exact mode waits for every slot
+  bool name_the_absent = true;  ///< drop mode: the log says who was left out before the merge begins
   bool new_attempt_per_lease = true;
 };
 
@@ -42,16 +44,21 @@ struct CoordinatorSettings {
   Version rounds;           ///< the run ends when every fragment has this version
   Mode mode = Mode::exact;
   std::int32_t quorum = 0;  ///< drop mode: contributions without which no merge closes; 0: two thirds
+  Duration deadline{};      ///< drop mode: for the others, once the quorum is there; 0: see drop_deadline()
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
   std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last
   Duration lease = std::chrono::seconds(2);  ///< the one failure-detection setting
   std::int32_t expected_workers = 1;         ///< slots are first handed out when so many are ready
-  std::vector<RowSet> owned;                 ///< per slot
+  std::int32_t slot_count = 0;
+  std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
+  bool fast_for_all = false;  ///< fast values are not only their single owner's: everybody fetches them
+  /// What a fragment holds of each slice, as it is owned from a version on; null: no slice is named.
+  std::function<std::vector<Slice>(FragmentId, Version)> slices;
   Rules rules;
 
-  std::int32_t slots() const { return static_cast<std::int32_t>(owned.size()); }
+  std::int32_t slots() const { return slot_count; }
   // Every other timeout derives from the lease.
   Duration patience() const { return 15 * lease; }  ///< for expected workers that do not come
   Duration grace() const { return 2 * lease; }      ///< drop mode: after the quorum
@@ -94,6 +101,9 @@ struct Merged {
   BlobRef parameters;  ///< offered for fetching
   std::int64_t uncovered = 0;
   double seconds = 0;
+  std::optional<BlobRef> fast{};  ///< offered too, where owners keep values of their own
+  OuterReport outer{};
+  double delta_norm = 0;
 };
 struct Tick {};  ///< now >= wake_at(state)
 struct WorkerDied {
@@ -190,9 +200,9 @@ struct State {
   std::optional<Ending> ending;
   bool started = false;
   bool finished = false;
-  bool waiting = false;  ///< said that there is nobody to lease slots to
-  Instant since{};       ///< of Start
-  Instant ticked{};      ///< of the last Tick
+  std::size_t waiting = 0;  ///< slots that nobody has room for, as last said
+  Instant since{};          ///< of Start
+  Instant ticked{};         ///< of the last Tick
 
   State() = default;
   State(CoordinatorSettings settings, Ledger recovered);
@@ -202,7 +212,10 @@ struct State {
 
 /// When decide() wants a Tick at the latest.
 Instant wake_at(const State& state);
-/// Drop mode: when a merge that has its quorum closes without the others.
+/// Drop mode: when a merge that has its quorum closes without the others: sync.deadline later, or without
+/// that two leases, or half the time that the quorum took if that is longer.
 Instant drop_deadline(const State& state, const State::Fragment& fragment);
+/// What a fragment (its parameter names) holds of each slice.
+std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment);
 
 }  // namespace tessera

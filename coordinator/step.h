@@ -1,6 +1,6 @@
 // One call of decide(), as an object: the state, the time, and the decision under construction. Private to
 // the coordinator; decide.cpp has the events, leases.cpp workers and slots, merge_machine.cpp the way of a
-// contribution into a version.
+// contribution into a version, drop_mode.cpp what happens to those that do not come.
 #pragma once
 #include <string>
 
@@ -45,6 +45,8 @@ class Step {
   void lease(SlotId slot, const Incarnation& holder, const std::string& reason);
   void lease_again(SlotId slot, const std::string& reason);
   void grant(SlotId slot);
+  void bring_up_to_date(SlotId slot);
+  void say_who_waits(std::size_t waiting);
   void send_what_it_missed(const From& from, const Heartbeat& heartbeat);
   std::optional<Incarnation> evaluator() const;
 
@@ -56,8 +58,17 @@ class Step {
   void reject(const State::Pending& pending, const std::string& tensor, const std::string& reason);
   void stage(const State::Pending& pending);
   void try_close(FragmentId fragment);
+  void try_close_all();
   std::vector<StagedRecord> chosen(FragmentId fragment) const;
   void close(FragmentId fragment, std::vector<StagedRecord> contributions);
+
+  // Mode drop.
+  std::optional<std::string> why_without_others(FragmentId fragment,
+                                                const std::vector<StagedRecord>& there) const;
+  void name_the_absent(SealedRecord& sealed);
+  std::vector<HeldSlice> held_by(const SealedRecord& sealed) const;
+  void alarm_about(const SealedRecord& sealed, const std::vector<HeldSlice>& held_before);
+
   void publish(FragmentId fragment);
   Publish publication(FragmentId fragment, const Incarnation& to) const;
   bool wants_evaluation(FragmentId fragment, const Incarnation& from) const;

@@ -10,6 +10,7 @@
 #include "base/params.h"
 #include "base/tensor.h"
 #include "coordinator/cost.h"
+#include "coordinator/merge.h"
 #include "data/prepare.h"
 #include "data/source.h"
 #include "launch/config/recipe.h"
@@ -26,10 +27,14 @@ namespace tessera {
 struct ModelParts {
   std::unique_ptr<Family> family;
   std::vector<ParamSpec> specs;
-  Plan plan;
+  PlanSchedule schedule;
+  Plan plan;  ///< of the first rounds
 };
 /// `vocab` is the tokenizer's, or the recipe's model.vocab where there is no data at hand.
 Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab);
+
+/// Parameters that are trained: P of scaled clipping.
+std::int64_t trained_elements(const std::vector<ParamSpec>& specs);
 
 /// Parameters before training, by name; a function of the recipe's seed.
 TensorMap initial_parameters(const Family& family, std::uint64_t seed);
@@ -49,6 +54,9 @@ std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
 ClipSettings clip_settings(const Recipe& recipe);
+MergeSettings merge_settings(const Recipe& recipe, const Plan& plan);
+/// Whether every version's fast values have to be fetched, since slices have several owners, or change them.
+bool fast_for_all(const Recipe& recipe, const Plan& plan);
 /// What the cost formulas need to know of a recipe: for plan, the banner of a run and its report.
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model);
 

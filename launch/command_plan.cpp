@@ -54,6 +54,13 @@ double mean_share(const CostReport& cost) {
   return sum / static_cast<double>(cost.slots.size());
 }
 
+double frozen_elements(const std::vector<ParamSpec>& specs) {
+  double frozen = 0;
+  for (const ParamSpec& spec : specs)
+    frozen += spec.role == Role::frozen ? static_cast<double>(spec.elements()) : 0;
+  return frozen;
+}
+
 nlohmann::ordered_json slot_json(const SlotCost& slot) {
   return {{"slot", slot.slot},
           {"parameters", slot.owned_parameters},
@@ -89,6 +96,8 @@ void print_json(const Planned& p, const PlanOptions& options) {
       {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
       {"coordinator_bytes", cost.coordinator_bytes},
       {"steps_per_merge", p.settings.steps},
+      {"frozen_parameters", frozen_elements(p.model.specs)},
+      {"rotation_cycle", p.model.schedule.cycle()},
       {"slots", nlohmann::ordered_json::array()},
       {"slices", nlohmann::ordered_json::array()},
       {"notes", cost.notes}};
@@ -103,6 +112,10 @@ void print_json(const Planned& p, const PlanOptions& options) {
   std::printf("%s\n", json.dump(2).c_str());
 }
 
+std::string rate_text(double lr) {
+  return std::isnan(lr) ? "auto" : format_double(lr);
+}
+
 void print_head(const Planned& p, const PlanOptions& options) {
   const Recipe& r = p.recipe;
   const double tokens = p.settings.tokens_per_step * static_cast<double>(r.slots * r.horizon());
@@ -110,9 +123,10 @@ void print_head(const Planned& p, const PlanOptions& options) {
   std::printf("Model      %s, %s parameters, vocabulary %lld, context %lld\n", r.model.family.name.c_str(),
               format_count(p.cost.parameters).c_str(), static_cast<long long>(p.vocab),
               static_cast<long long>(p.model.family->cost().context));
-  std::printf("Method     %s, outer %s with lr %s and momentum %s, inner %s\n", r.outer.method.name.c_str(),
-              r.outer.rule.c_str(), format_double(r.outer.lr).c_str(),
-              format_double(r.outer.momentum).c_str(), r.inner.optimizer.name.c_str());
+  std::printf("Method     %s, outer %s with lr %s and momentum %s (cut: %s and %s), inner %s\n",
+              r.outer.method.name.c_str(), r.outer.rule.c_str(), rate_text(r.outer.lr).c_str(),
+              format_double(r.outer.momentum).c_str(), rate_text(r.outer.cut_lr).c_str(),
+              format_double(r.outer.cut_momentum).c_str(), r.inner.optimizer.name.c_str());
   std::printf("Work       %lld slots on %lld workers, %lld rounds of %lld steps of %lld samples: %s tokens\n",
               static_cast<long long>(r.slots), static_cast<long long>(r.workers),
               static_cast<long long>(r.rounds), static_cast<long long>(r.sync.steps),
@@ -121,9 +135,23 @@ void print_head(const Planned& p, const PlanOptions& options) {
 
 std::string owners_text(const std::vector<std::int32_t>& owners, std::int32_t slots) {
   if (static_cast<std::int32_t>(owners.size()) == slots) return "all slots";
+  if (owners.empty()) return "later";
   std::vector<std::string> names;
   for (const std::int32_t owner : owners) names.push_back(std::to_string(owner));
   return (owners.size() == 1 ? "slot " : "slots ") + join(names, ", ");
+}
+
+/// How the cut is dealt, where it is not slot s mod N for good.
+std::string assignment_text(const PartialSettings& partial, std::int64_t cycle) {
+  std::string text = partial.assign;
+  if (partial.replicas > 1) text += ", " + std::to_string(partial.replicas) + " slices for each slot";
+  if (cycle > 1) {
+    text += partial.blocks() ? ", all slots go on to the next slice every "
+                             : ", slots pass on to the next slice every ";
+    text += std::to_string(partial.rotate_every) + " rounds (" + std::to_string(cycle) +
+            " for all; below: the first)";
+  }
+  return text;
 }
 
 /// Slices with the same owners in one line: a model has them in every layer.
@@ -142,6 +170,11 @@ void print_partition(const Planned& p) {
                                 ? ""
                                 : ", " + std::to_string(p.recipe.partial.slices) + " slices of each group";
   std::printf("\nPartition  cut %s%s\n", p.recipe.partial.cut.c_str(), parts.c_str());
+  if (p.recipe.partial.cut != "none") {
+    std::printf("Assigned   %s\n", assignment_text(p.recipe.partial, p.model.schedule.cycle()).c_str());
+  }
+  if (const double frozen = frozen_elements(p.model.specs); frozen > 0)
+    std::printf("  %-18s %9s  partial.frozen\n", "nobody", format_count(frozen).c_str());
   for (const auto& [owners, share] : shares) {
     const std::string more =
         share.slices.size() > 1 ? " and " + std::to_string(share.slices.size() - 1) + " more" : "";

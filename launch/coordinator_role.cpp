@@ -28,13 +28,21 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.rounds = {recipe.rounds};
   settings.mode = recipe.mode == "drop" ? Mode::drop : Mode::exact;
   settings.quorum = static_cast<std::int32_t>(recipe.sync.quorum);
+  settings.deadline = from_seconds(recipe.sync.deadline);
   settings.arrivals_per_merge = method.arrivals_per_merge();
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);
   settings.expected_workers = workers;
-  for (std::int32_t slot = 0; slot < model.plan.slots; ++slot)
-    settings.owned.push_back(model.plan.owned_by(slot));
+  settings.fast_for_all = fast_for_all(recipe, model.plan);
+  settings.slot_count = model.plan.slots;
+  settings.owned = [schedule = model.schedule](SlotId slot, Version version) {
+    return schedule.owned(slot, version);
+  };
+  settings.slices = [schedule = model.schedule, fragments = method.fragments()](FragmentId fragment,
+                                                                                Version version) {
+    return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
+  };
   return settings;
 }
 
@@ -52,6 +60,8 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
+        .merge = merge_settings(recipe, model.plan),
+        .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),
         .host = machine_id(),

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 
@@ -77,7 +78,23 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .batch = recipe->batch,
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
-                    .eval_batches = recipe->eval.batches};
+                    .eval_batches = recipe->eval.batches,
+                    .trained_parameters = trained_elements(model.specs)};
+  parts->cut = {.params = model.plan.cut_params(),
+                .keeps_fast = recipe->partial.owner_view == "fast",
+                .lr_scale = recipe->partial.inner_lr_scale};
+  parts->fast_for_all = fast_for_all(*recipe, model.plan);
+  parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
+    return schedule.owned(slot, version);
+  };
+  const bool frozen = std::any_of(model.specs.begin(), model.specs.end(),
+                                  [](const ParamSpec& spec) { return spec.role == Role::frozen; });
+  if (frozen) {
+    const Family* family = model.family.get();  // the parts keep it
+    parts->set_frozen = [family, seed = static_cast<std::uint64_t>(recipe->seed)](ParamStore& params) {
+      family->initialize(params, seed);
+    };
+  }
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};

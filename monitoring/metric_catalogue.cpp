@@ -19,6 +19,25 @@ const MetricInfo uncovered_rounds{
     "Merges in which some trainable coordinate had no contribution and kept its value.",
     "",
     {}};
+const MetricInfo uncovered_coordinates{
+    "tessera_uncovered_coordinates",
+    Type::gauge,
+    "Trainable coordinates that had no contribution in the newest merge; alert when above 0.",
+    "",
+    {}};
+const MetricInfo held_slices{
+    "tessera_held_slices",
+    Type::gauge,
+    "Slices whose owners were all left out of the newest merge; the log names them. Alert when above 0.",
+    "",
+    {}};
+const MetricInfo held_rounds{"tessera_held_rounds",
+                             Type::gauge,
+                             "Merges in a row that the longest held slice went without a contribution.",
+                             "",
+                             {}};
+const MetricInfo left_out{
+    "tessera_left_out_total", Type::counter, "Contributions that merges closed without (mode drop).", "", {}};
 const MetricInfo units{"tessera_units_total",
                        Type::counter,
                        "Tokens, frames or samples (the run's unit) consumed by merged contributions.",
@@ -119,6 +138,10 @@ const MetricInfo build_info{"tessera_build_info",
 const std::vector<const MetricInfo*>& catalogue() {
   static const std::vector<const MetricInfo*> all{&rounds_committed,
                                                   &uncovered_rounds,
+                                                  &uncovered_coordinates,
+                                                  &held_slices,
+                                                  &held_rounds,
+                                                  &left_out,
                                                   &units,
                                                   &loss,
                                                   &eval_loss,

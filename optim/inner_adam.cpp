@@ -41,20 +41,20 @@ void adam_loop(T* __restrict value, const T* __restrict gradient, T* __restrict 
 
 void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) {
   const double beta1 = s_.betas[0], beta2 = s_.betas[1];
-  const double correction1 = 1 - std::pow(beta1, static_cast<double>(step));
-  const double correction2 = 1 - std::pow(beta2, static_cast<double>(step));
   for (const Piece& piece : pieces) {
-    const double decay = piece.decay ? s_.weight_decay : 0;
+    const auto steps = static_cast<double>(step - piece.since);
+    const double correction1 = 1 - std::pow(beta1, steps), correction2 = 1 - std::pow(beta2, steps);
+    const double decay = piece.decay ? s_.weight_decay : 0, rate = lr * piece.lr_scale;
     const at::Tensor m = moment(piece, "exp_avg"), v = moment(piece, "exp_avg_sq");
     update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {
       const Factors<T> factors{.beta1_rest = static_cast<T>(1 - beta1),
                                .beta2 = static_cast<T>(beta2),
                                .beta2_rest = static_cast<T>(1 - beta2),
-                               .step_size = static_cast<T>(lr / correction1),
+                               .step_size = static_cast<T>(rate / correction1),
                                .root_correction = static_cast<T>(std::sqrt(correction2)),
                                .eps = static_cast<T>(s_.eps),
                                .l2 = static_cast<T>(decoupled_ ? 0 : decay),
-                               .keep = static_cast<T>(decoupled_ ? 1 - lr * decay : 1)};
+                               .keep = static_cast<T>(decoupled_ ? 1 - rate * decay : 1)};
       adam_loop(value.data(), gradient.data(), elements<T>(m).data(), elements<T>(v).data(), value.size(),
                 factors);
     });

@@ -9,19 +9,15 @@ namespace {
 /// the difference of two floats is exact in fp64 (unless one is 2^29 times the other).
 class Sgd final : public OuterRule {
  public:
-  explicit Sgd(double lr) : lr_(lr) {}
   std::vector<std::string> state_names() const override { return {}; }
-  void apply(std::span<float> theta, std::span<const double> delta,
+  void apply(double lr, std::span<float> theta, std::span<const double> delta,
              std::span<const std::span<float>> state) const override {
     TESSERA_CHECK_EQ(theta.size(), delta.size());
     TESSERA_CHECK_EQ(state.size(), 0u);
     for (std::size_t i = 0; i < theta.size(); ++i) {
-      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr_ * delta[i]);
+      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * delta[i]);
     }
   }
-
- private:
-  double lr_;
 };
 
 /// b = mu b + delta; theta -= lr (delta + mu b): torch.optim.SGD(nesterov=True) without dampening, as in
@@ -29,9 +25,9 @@ class Sgd final : public OuterRule {
 /// delta.
 class Nesterov final : public OuterRule {
  public:
-  Nesterov(double lr, double momentum) : lr_(lr), momentum_(momentum) {}
+  explicit Nesterov(double momentum) : momentum_(momentum) {}
   std::vector<std::string> state_names() const override { return {"momentum"}; }
-  void apply(std::span<float> theta, std::span<const double> delta,
+  void apply(double lr, std::span<float> theta, std::span<const double> delta,
              std::span<const std::span<float>> state) const override {
     TESSERA_CHECK_EQ(theta.size(), delta.size());
     TESSERA_CHECK_EQ(state.size(), 1u);
@@ -40,12 +36,12 @@ class Nesterov final : public OuterRule {
     for (std::size_t i = 0; i < theta.size(); ++i) {
       const double b = momentum_ * static_cast<double>(momentum[i]) + delta[i];
       momentum[i] = static_cast<float>(b);
-      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr_ * (delta[i] + momentum_ * b));
+      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * (delta[i] + momentum_ * b));
     }
   }
 
  private:
-  double lr_, momentum_;
+  double momentum_;
 };
 
 }  // namespace
@@ -54,11 +50,11 @@ std::vector<std::string> outer_rule_names() {
   return {"nesterov", "sgd"};
 }
 
-std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double lr, double momentum) {
-  if (rule == "sgd" || (rule == "nesterov" && momentum == 0)) return std::make_unique<Sgd>(lr);
+std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum) {
+  if (rule == "sgd" || (rule == "nesterov" && momentum == 0)) return std::make_unique<Sgd>();
   TESSERA_CHECK(rule == "nesterov", ": no outer rule named ", rule,
                 "; known: ", join(outer_rule_names(), ", "));
-  return std::make_unique<Nesterov>(lr, momentum);
+  return std::make_unique<Nesterov>(momentum);
 }
 
 }  // namespace tessera

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,7 +18,8 @@
 namespace tessera {
 
 /// An elementwise outer update rule on `delta` = theta_start - mean(theta_end). State: one fp32 tensor per
-/// name in state_names(), of the parameter's shape, zero at the start.
+/// name in state_names(), of the parameter's shape, zero at the start. The rate comes with every call, since
+/// it may follow from what the merge shows.
 class OuterRule {
  public:
   struct Context {};
@@ -26,12 +28,12 @@ class OuterRule {
   virtual std::vector<std::string> state_names() const = 0;
   /// Updates theta and the state in place for one range. fp64 inside, one cast to fp32 on storing. `state[i]`
   /// belongs to state_names()[i].
-  virtual void apply(std::span<float> theta, std::span<const double> delta,
+  virtual void apply(double lr, std::span<float> theta, std::span<const double> delta,
                      std::span<const std::span<float>> state) const = 0;
 };
 /// Rules "sgd" (theta -= lr delta; momentum is ignored) and "nesterov" (momentum as torch.optim.SGD: b = mu b
 /// + delta; theta -= lr (delta + mu b); without momentum it is sgd and keeps no state).
-std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double lr, double momentum);
+std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum);
 std::vector<std::string> outer_rule_names();
 
 /// What the tensors of a contribution mean.
@@ -53,7 +55,24 @@ struct Update {
   Rows rows;
   std::span<float> theta;
   std::span<const double> delta;
-  std::vector<std::span<float>> state;  ///< one per state_names(), of the same rows
+  std::vector<std::span<float>> state;  ///< one per state_names(), of the same rows; empty: keeps none here
+  std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
+  bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
+  double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+};
+
+/// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
+struct OuterStep {
+  double lr = 0.7;
+  double momentum = 0.9;
+};
+
+/// What a merge did, for the log and metrics. Zeros where a method has no such thing.
+struct OuterReport {
+  double lr = 0, cut_lr = 0;  ///< rates used for coordinates shared by all slots, and for those that are cut
+  double agreement = 0;       ///< mean cosine between the deltas of two slots, over shared coordinates
+  double persistence = 0;     ///< cosine between this delta and the outer momentum, over shared coordinates
+  auto operator<=>(const OuterReport&) const = default;
 };
 
 /// Steps an inner optimizer on merged gradients, for methods whose coordinator steps (data_parallel).
@@ -72,7 +91,9 @@ class OuterMethod {
     std::vector<ParamSpec> specs;
     std::int64_t steps = 1;  ///< H
     std::string rule = "nesterov";
-    double lr = 0.7, momentum = 0.9;
+    double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
+    std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
+    std::int32_t slots = 1, slices = 1;
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
@@ -91,8 +112,10 @@ class OuterMethod {
 
   /// The global half: state tensors per parameter ("momentum"), zero at the start.
   virtual std::vector<std::string> state_names() const = 0;
+  /// The state tensors of a parameter that is cut, where they are fewer.
+  virtual std::vector<std::string> cut_state_names() const { return state_names(); }
   /// Makes `version` (from 1) of one fragment: updates theta and state in place.
-  virtual void apply(std::int64_t version, std::span<const Update> updates) const = 0;
+  virtual OuterReport apply(std::int64_t version, std::span<const Update> updates) const = 0;
 };
 
 }  // namespace tessera

@@ -24,7 +24,8 @@ void for_each_leaf(ParamStore& params, Visit visit) {
 
 }  // namespace
 
-Replica::Replica(const Family& family) : family_(family), params_(family.specs()) {}
+Replica::Replica(const Family& family, CutSettings cut)
+    : family_(family), cut_(std::move(cut)), params_(family.specs()) {}
 
 void Replica::write(const TensorMap& whole) {
   for (const auto& [name, tensor] : whole) {
@@ -61,21 +62,48 @@ void Replica::activate(SlotRun& run) {
   active_ = &run;
 }
 
-void Replica::adopt(SlotRun& run, const TensorMap& parameters) {
+/// The slot's own rows of the cut tensors among `parameters`, as they are to be from now on.
+TensorMap Replica::fast_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
+  TensorMap pieces;
+  if (!cut_.keeps_fast) return pieces;
+  for (const auto& [param, ranges] : run.owned) {
+    const auto tensor = parameters.find(param);
+    if (tensor == parameters.end() || !cut_.params.count(param)) continue;
+    for (const Rows& rows : ranges) {
+      const std::string name = piece_name(param, rows, tensor->second.shape.at(0));
+      if (fast != nullptr) {
+        pieces.emplace(name, fast->at(param).rows(rows).clone());
+      } else if (active_ == &run) {
+        pieces.emplace(name, host_copy(params_[param].full.narrow(0, rows.begin, rows.count())));
+      } else if (const auto parked = run.parked.find(name); parked != run.parked.end()) {
+        pieces.emplace(name, parked->second);
+      }
+    }
+  }
+  return pieces;
+}
+
+void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
+  const TensorMap own = fast_pieces(run, parameters, fast);
   for (const auto& [name, tensor] : parameters) run.adopted.insert_or_assign(name, tensor);
   if (active_ == &run) {
     write(parameters);
+    overlay(own);
     return;
   }
-  for (auto piece = run.parked.begin(); piece != run.parked.end();) {
-    const std::string param = piece->first.substr(0, piece->first.find('['));
-    piece = parameters.count(param) ? run.parked.erase(piece) : std::next(piece);
-  }
+  std::erase_if(run.parked, [&](const auto& piece) {
+    return parameters.count(piece.first.substr(0, piece.first.find('['))) > 0;
+  });
+  for (const auto& [name, tensor] : own) run.parked.insert_or_assign(name, tensor);
 }
 
 void Replica::show(const TensorMap& parameters) {
   park();
   write(parameters);
+}
+
+void Replica::rest(SlotRun& run) {
+  if (active_ == &run) park();
 }
 
 void Replica::release(const SlotRun& run) {
@@ -85,7 +113,8 @@ void Replica::release(const SlotRun& run) {
 std::vector<Piece> Replica::pieces() {
   std::vector<Piece> pieces;
   for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string& name) {
-    pieces.push_back({name, leaf.value.detach(), leaf.value.grad(), parameter.spec.decay});
+    const double lr_scale = cut_.params.count(parameter.spec.name) ? cut_.lr_scale : 1;
+    pieces.push_back({name, leaf.value.detach(), leaf.value.grad(), parameter.spec.decay, lr_scale});
   });
   return pieces;
 }

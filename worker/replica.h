@@ -2,6 +2,7 @@
 // slot's own rows differ from the committed parameters it adopted; the others' are parked.
 #pragma once
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -12,9 +13,16 @@
 
 namespace tessera {
 
+/// How the slots of a run treat what is cut among them.
+struct CutSettings {
+  std::set<std::string> params;  ///< Plan::cut_params
+  bool keeps_fast = false;       ///< partial.owner_view = "fast": a merge leaves a slot's own cut rows alone
+  double lr_scale = 1;           ///< of the inner learning rate of cut rows
+};
+
 class Replica {
  public:
-  explicit Replica(const Family& family);
+  explicit Replica(const Family& family, CutSettings cut = {});
 
   const Family& family() const { return family_; }
   ParamStore& params() { return params_; }
@@ -22,10 +30,13 @@ class Replica {
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
   /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
-  /// values of those tensors.
-  void adopt(SlotRun& run, const TensorMap& parameters);
+  /// values of those tensors. Where owners keep fast values, its own rows of cut tensors become those of
+  /// `fast`, or stay as they are when that is null.
+  void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);
+  /// Parks the slot if it is active: its owned rows may change before it is active again.
+  void rest(SlotRun& run);
   /// Forgets a slot that this worker no longer holds.
   void release(const SlotRun& run);
   /// The active slot's owned rows with their gradients.
@@ -36,10 +47,12 @@ class Replica {
 
  private:
   void park();
+  TensorMap fast_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
   void write(const TensorMap& whole);
   void overlay(const TensorMap& pieces);
 
   const Family& family_;
+  CutSettings cut_;
   ParamStore params_;
   SlotRun* active_ = nullptr;
 };

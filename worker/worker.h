@@ -31,7 +31,12 @@ struct WorkerParts {
   std::unique_ptr<DataSource> data;
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
+  std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
+  /// Sets parameters that no version brings, because nobody trains them; empty: there are none.
+  std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
+  CutSettings cut;
+  bool fast_for_all = false;                    ///< WorkPlan::fast_for_all
   Durability durability = Durability::process;  ///< of slot states
   Version rounds;                               ///< merges of each fragment in the whole run
   Ready ready;                                  ///< what this worker says of its data and numerics
@@ -68,10 +73,15 @@ class Worker {
   WorkerEvent work(const worker_action::Contribute& action);
   WorkerEvent work(const worker_action::Evaluate& action);
 
+  /// The rows of a fragment that a slot trains at a version of it.
+  RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
+  void change_owned(SlotRun& run, const FragmentHead& head, const TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
+  Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
-  /// Whole tensors of a fetched blob. Error: damaged, or of another model.
-  Result<TensorMap> parameters_of(const FragmentHead& head);
+  /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
+  Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);
+  Status adopt(const worker_action::Adopt& action);
   void stop_with(const Error& error);
 
   WorkerMachine machine_;

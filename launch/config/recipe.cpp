@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "coordinator/assign.h"
 #include "optim/outer.h"
 
 namespace tessera {
@@ -31,24 +32,35 @@ void ObjectiveSettings::fields(FieldVisitor& f) {
 
 void SyncSettings::fields(FieldVisitor& f) {
   f.field({"steps", "inner steps H that a slot takes between two merges", at_least(1)}, steps);
-  f.field({"quorum",
-           "mode drop: so many contributions may close a merge, two leases after they are there; 0: two "
-           "thirds of the slots",
+  f.field({"quorum", "mode drop: no merge closes with fewer contributions; 0: two thirds of the slots",
            at_least(0)},
           quorum);
+  f.field(
+      {"deadline",
+       "mode drop: seconds that the other slots have once the quorum is there; 0: two leases, or half the "
+       "time that the quorum took if that is longer. Slots that were left out before and that nobody "
+       "holds are not waited for",
+       at_least(0)},
+      deadline);
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
-    : method(catalogs.methods, "diloco"), lr(std::numeric_limits<double>::quiet_NaN()) {}
+    : method(catalogs.methods, "diloco"), lr(std::numeric_limits<double>::quiet_NaN()), cut_lr(lr) {}
 
 void OuterSettings::fields(FieldVisitor& f) {
   method.visit(f, {"name", "how slots and coordinator share the work"});
   f.field({"rule", "how a merged change moves the parameters", one_of(outer_rule_names())}, rule);
   f.field({"lr",
-           "outer learning rate; auto: falls with the number of slices",
+           "outer learning rate of what all slots share; auto: from what each merge shows",
            {.min = 0, .min_is_open = true, .choices = {"auto"}}},
           lr);
-  f.field({"momentum", "outer momentum (rule nesterov)", below_one()}, momentum);
+  f.field({"momentum", "outer momentum of what all slots share (rule nesterov)", below_one()}, momentum);
+  f.field(
+      {"cut_lr",
+       "outer learning rate of what is cut among the slots; auto: falls as fewer slots stand behind a slice",
+       {.min = 0, .min_is_open = true, .choices = {"auto"}}},
+      cut_lr);
+  f.field({"cut_momentum", "outer momentum of what is cut (rule nesterov)", below_one()}, cut_momentum);
 }
 
 void InnerSettings::fields(FieldVisitor& f) {
@@ -156,17 +168,28 @@ std::vector<std::string> Recipe::problems() const {
   if (workers > slots) {
     say("workers = ", workers, " are more than slots = ", slots, ": a worker without a slot has no work");
   }
-  if (partial.cut != "none" && partial.slices > slots) {
-    say("partial.slices = ", partial.slices, " are more than slots = ", slots,
-        ": a slice without a slot would never be trained");
+  if (partial.problems().empty()) {
+    for (std::string& problem : assignment_problems(partial, static_cast<std::int32_t>(slots)))
+      found.push_back(std::move(problem));
   }
   if (outer.method.name == "data_parallel" && sync.steps != 1) {
     say("sync.steps = ", sync.steps,
         " does not go with outer.name = \"data_parallel\", which merges after every step; set sync.steps = "
         "1");
   }
+  if (outer.method.name == "data_parallel" && partial.owner_view == "fast") {
+    say("partial.owner_view = \"fast\" does not go with outer.name = \"data_parallel\", whose slots bring "
+        "gradients, "
+        "not values of their own");
+  }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
+  }
+  if (mode == "exact" && (sync.quorum > 0 || sync.deadline > 0)) {
+    say(sync.quorum > 0 ? "sync.quorum" : "sync.deadline", " = ",
+        sync.quorum > 0 ? sync.quorum : sync.deadline,
+        " has no meaning in mode = \"exact\", which waits for every slot; set mode = \"drop\" or leave it at "
+        "0");
   }
   constexpr std::int64_t most_steps = std::int64_t{1} << 53;
   if (rounds > most_steps / sync.steps)
@@ -176,7 +199,6 @@ std::vector<std::string> Recipe::problems() const {
 
 void Recipe::resolve() {
   if (workers == 0) workers = slots;
-  if (std::isnan(outer.lr)) outer.lr = auto_outer_lr(partial, outer.rule == "sgd" ? 1.0 : 0.7);
 }
 
 }  // namespace tessera

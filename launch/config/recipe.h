@@ -52,15 +52,18 @@ struct ObjectiveSettings : Settings {
 
 struct SyncSettings : Settings {
   std::int64_t steps = 50;  ///< H
-  std::int64_t quorum = 0;  ///< mode drop: contributions that may close a merge; 0: all
+  std::int64_t quorum = 0;  ///< mode drop: contributions that may close a merge; 0: two thirds
+  double deadline = 0;      ///< mode drop: seconds for the others after that; 0: derived
   void fields(FieldVisitor& f) override;
 };
 
 struct OuterSettings : Settings {
   Choice method;
   std::string rule = "nesterov";
-  double lr;  ///< NaN ("auto") until the recipe is resolved
-  double momentum = 0.9;
+  double lr;  ///< NaN: "auto"
+  double momentum = 0.5;
+  double cut_lr;  ///< NaN: "auto"
+  double cut_momentum = 0;
   explicit OuterSettings(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
 };

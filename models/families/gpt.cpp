@@ -162,6 +162,13 @@ std::vector<CutGroup> Gpt::cuts() const {
     groups.push_back(std::move(mlp));
     groups.push_back(std::move(heads));
   }
+  CutGroup blocks{.name = "blocks", .kind = "layer", .unit = "layers", .units = s_.layers, .members = {}};
+  for (const ParamSpec& spec : specs_) {
+    if (!spec.name.starts_with("blocks.")) continue;
+    const std::int64_t layer = std::stoll(spec.name.substr(std::string_view("blocks.").size()));
+    blocks.members.push_back({.param = spec.name, .rows_per_unit = spec.rows(), .only_unit = layer});
+  }
+  groups.push_back(std::move(blocks));
   return groups;
 }
 

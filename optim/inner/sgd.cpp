@@ -33,7 +33,8 @@ class Sgd final : public MomentOptimizer {
       const at::Tensor buffer = s_.momentum != 0 ? moment(piece, "momentum") : at::Tensor();
       const double decay = piece.decay ? s_.weight_decay : 0;
       update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {
-        const auto rate = static_cast<T>(lr), l2 = static_cast<T>(decay), mu = static_cast<T>(s_.momentum);
+        const auto rate = static_cast<T>(lr * piece.lr_scale), l2 = static_cast<T>(decay),
+                   mu = static_cast<T>(s_.momentum);
         T* sum = buffer.defined() ? elements<T>(buffer).data() : nullptr;
         for (std::size_t i = 0; i < value.size(); ++i) {
           T direction = gradient[i] + l2 * value[i];

@@ -11,7 +11,7 @@ class DataParallel final : public OuterMethod {
     TESSERA_CHECK(context.steps == 1, ": data_parallel merges after every step, sync.steps is ",
                   context.steps);
     for (const ParamSpec& spec : context.specs) {
-      if (spec.role != Role::local) names_.push_back(spec.name);
+      if (travels(spec.role)) names_.push_back(spec.name);
     }
   }
 
@@ -26,8 +26,9 @@ class DataParallel final : public OuterMethod {
   bool steps_locally() const override { return false; }
   Payload payload() const override { return Payload::gradient; }
   std::vector<std::string> state_names() const override { return optimizer().state_names(); }
-  void apply(std::int64_t version, std::span<const Update> updates) const override {
+  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     optimizer().apply(version, updates);
+    return {};
   }
 
  private:

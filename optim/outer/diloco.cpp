@@ -1,7 +1,10 @@
 // DiLoCo (arXiv 2311.08105): one fragment, H local steps between merges, an outer step on the mean change.
 // With a cut it is the partial-update method of arXiv 2509.22418: the mean is then over the owners of each
-// coordinate.
+// coordinate, and cut coordinates have an outer step of their own, since fewer slots stand behind each.
+#include <cmath>
+
 #include "optim/outer.h"
+#include "optim/outer_gain.h"
 
 namespace tessera {
 namespace {
@@ -9,10 +12,15 @@ namespace {
 class DiLoCo final : public OuterMethod {
  public:
   DiLoCo(const NoSettings&, const Context& context)
-      : steps_(context.steps), rule_(make_outer_rule(context.rule, context.lr, context.momentum)) {
+      : steps_(context.steps),
+        slots_(context.slots),
+        shared_{context.lr, context.rule == "sgd" ? 0 : context.momentum},
+        cut_(context.cut.value_or(shared_)),
+        shared_rule_(make_outer_rule(context.rule, shared_.momentum)),
+        cut_rule_(make_outer_rule(context.rule, cut_.momentum)) {
     TESSERA_CHECK_LE(1, steps_);
     for (const ParamSpec& spec : context.specs) {
-      if (spec.role != Role::local) names_.push_back(spec.name);
+      if (travels(spec.role)) names_.push_back(spec.name);
     }
   }
 
@@ -24,14 +32,28 @@ class DiLoCo final : public OuterMethod {
     return due;
   }
   std::int64_t steps_per_merge() const override { return steps_; }
-  std::vector<std::string> state_names() const override { return rule_->state_names(); }
-  void apply(std::int64_t, std::span<const Update> updates) const override {
-    for (const Update& update : updates) rule_->apply(update.theta, update.delta, update.state);
+  std::vector<std::string> state_names() const override { return shared_rule_->state_names(); }
+  std::vector<std::string> cut_state_names() const override { return cut_rule_->state_names(); }
+
+  OuterReport apply(std::int64_t, std::span<const Update> updates) const override {
+    const OuterSignals signals = signals_of(updates);
+    const OuterReport report{
+        .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum) : shared_.lr,
+        .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_) : cut_.lr,
+        .agreement = signals.agreement,
+        .persistence = signals.persistence};
+    for (const Update& update : updates) {
+      const OuterRule& rule = update.cut ? *cut_rule_ : *shared_rule_;
+      rule.apply(update.cut ? report.cut_lr : report.lr, update.theta, update.delta, update.state);
+    }
+    return report;
   }
 
  private:
   std::int64_t steps_;
-  std::unique_ptr<OuterRule> rule_;
+  std::int32_t slots_;
+  OuterStep shared_, cut_;
+  std::unique_ptr<OuterRule> shared_rule_, cut_rule_;
   std::vector<std::string> names_;
 };
 

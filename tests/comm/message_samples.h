@@ -86,7 +86,7 @@ class MessageSamples {
     return made;
   }
   std::optional<BlobRef> maybe_blob() { return flag() ? std::optional(blob()) : std::nullopt; }
-  FragmentHead head() { return {fragment(), version(), blob(), bits()}; }
+  FragmentHead head() { return {fragment(), version(), blob(), bits(), maybe_blob()}; }
   Work work() {
     Work work{random_(), amount(), any(), amount(), random_.below(1000), 1000 + random_.below(1000)};
     work.compute_seconds = amount(), work.encode_seconds = amount(), work.wait_seconds = amount();

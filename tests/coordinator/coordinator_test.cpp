@@ -8,103 +8,11 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "comm/transport/inproc_endpoint.h"
 #include "tests/comm/scratch_folder.h"
-#include "tests/coordinator/toy_worker.h"
+#include "tests/coordinator/rig.h"
 
 namespace tessera {
 namespace {
-
-const std::int32_t slots = 4;
-const std::int64_t steps = 2;
-
-/// A run on one thread and a clock of its own: one coordinator, some workers, all replaceable.
-class Rig {
- public:
-  explicit Rig(std::int32_t workers, const Path& folder) : folder_(folder), workers_(workers) {
-    method_ = Registry<OuterMethod>::builtin().make(
-        "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps});
-    EXPECT_TRUE(open().ok());
-    for (std::int32_t w = 0; w < workers; ++w) add_worker();
-  }
-
-  Status open() {
-    coordinator.reset();
-    endpoint_.reset();
-    endpoint_ = hub_.make_coordinator();
-    CoordinatorParts parts;
-    parts.settings.build = "toy";
-    parts.settings.rounds = Version{6};
-    parts.settings.eval_every = 2;
-    parts.settings.checkpoint_every = 3;
-    parts.settings.expected_workers = workers_;
-    const Plan plan = small_plan(2, slots);
-    for (std::int32_t k = 0; k < slots; ++k) parts.settings.owned.push_back(plan.owned_by(k));
-    parts.store.run = folder_;
-    parts.specs = small_specs();
-    parts.method = method_;
-    parts.initial = random_tensors(small_specs(), 1);
-    auto opened = Coordinator::open(std::move(parts), *endpoint_, clock, metrics);
-    if (!opened.ok()) return opened.error();
-    coordinator = std::move(*opened);
-    coordinator->start();
-    return {};
-  }
-  void add_worker() {
-    WorkPlan plan;
-    plan.rounds = Version{6};
-    plan.steps_per_merge = steps;
-    plan.duties = [method = method_](std::int64_t step) {
-      Duties duties;
-      if (!method->due(step).adopt.empty()) duties.adopt = {FragmentId{0}};
-      if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
-      return duties;
-    };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_));
-    workers.back()->start(clock.now());
-  }
-  void pump() {
-    clock.advance(std::chrono::milliseconds(5));
-    coordinator->pump(clock.now());
-    for (auto& worker : workers) worker->pump(clock.now());
-    std::erase_if(workers, [](const auto& worker) { return worker->exit.has_value(); });
-  }
-  /// Until the coordinator is done; false: it takes too long.
-  bool finish() {
-    for (int i = 0; i < 20000 && !coordinator->done(); ++i) pump();
-    return coordinator->done() && coordinator->finish().code == ExitCode::done;
-  }
-  std::vector<nlohmann::json> rows() const {
-    std::vector<nlohmann::json> rows;
-    std::ifstream file(folder_ / "metrics.jsonl");
-    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
-    return rows;
-  }
-  /// What must be the same whatever happened: per round its number, loss, evaluation and state hash.
-  std::vector<std::string> story() const {
-    std::vector<std::string> story;
-    for (const nlohmann::json& row : rows()) {
-      story.push_back(row["round"].dump() + " " + row["loss"].dump() + " " +
-                      row.value("eval_loss", nlohmann::json()).dump() + " " +
-                      row["state_hash"].get<std::string>());
-    }
-    return story;
-  }
-
-  ManualClock clock;
-  Metrics metrics;
-  std::unique_ptr<Coordinator> coordinator;
-  std::vector<std::unique_ptr<ToyWorker>> workers;
-
- private:
-  Path folder_;
-  std::int32_t workers_;
-  InprocHub hub_;
-  std::shared_ptr<const OuterMethod> method_;
-  std::unique_ptr<Endpoint> endpoint_;
-  SlotStates disk_;
-  std::uint64_t made_ = 0;
-};
 
 /// The undisturbed run.
 const std::vector<std::string>& undisturbed() {
@@ -127,7 +35,7 @@ TEST(Coordinator, OneRowPerVersionInOrderWithItsEvaluations) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     EXPECT_EQ(rows[i]["round"], i + 1);
     EXPECT_EQ(rows[i].contains("eval_loss"), i % 2 == 1);
-    EXPECT_EQ(rows[i]["units"], slots * steps * 10);
+    EXPECT_EQ(rows[i]["units"], Rig::slots * Rig::steps * 10);
   }
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "checkpoints" / "00000003" / "manifest.json"));
   EXPECT_TRUE(std::filesystem::exists(folder.path() / "checkpoints" / "00000006" / "manifest.json"));
@@ -217,17 +125,66 @@ TEST(Coordinator, DrainsToAResumableEndAndResumes) {
   EXPECT_EQ(rig.story(), undisturbed());
 }
 
+/// What a held slice consists of, in the newest state on disk.
+std::vector<std::vector<float>> odd_rows(const Path& run, std::int64_t version) {
+  char name[64];
+  std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version));
+  std::ifstream file(run / "log" / name, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  const auto state = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(bytes))), name);
+  EXPECT_TRUE(state.ok()) << name;
+  std::vector<std::vector<float>> rows;
+  for (const char* tensor : {"mlp.up", "mlp.bias", "momentum/mlp.up", "momentum/mlp.bias"})
+    rows.push_back(floats(state->tensors.at(tensor).rows({4, 8})));
+  return rows;
+}
+
+TEST(Coordinator, InModeDropASliceWithoutOwnersIsHeldBitForBitAndEverybodyIsTold) {
+  ScratchFolder folder;
+  Rig rig(2, folder.path(), {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
+  const auto version = [&] { return rig.coordinator->state().ledger.fragments[0].version.value; };
+  while (version() < 1) rig.pump();
+  EXPECT_EQ(rig.metrics.value(metric::exact), 1);
+  rig.workers.pop_back();
+  const auto held = odd_rows(folder.path(), 1);
+  EXPECT_NE(held[2], std::vector<float>(held[2].size())) << "there is momentum that could move";
+  while (version() < 4) rig.pump();
+  EXPECT_EQ(odd_rows(folder.path(), 4), held);
+  EXPECT_EQ(rig.metrics.value(metric::held_slices), 1);
+  EXPECT_EQ(rig.metrics.value(metric::held_rounds), 3);
+  EXPECT_EQ(rig.metrics.value(metric::uncovered_coordinates), 4 * 3 + 4);
+  EXPECT_EQ(rig.metrics.value(metric::exact), 0);
+  EXPECT_EQ(rig.metrics.value(metric::checkpoint_failures), 0) << "those who are away do not hinder it";
+  ASSERT_TRUE(rig.open().ok());
+  EXPECT_EQ(rig.metrics.value(metric::exact), 0) << "a restart does not forget it";
+  rig.add_worker(2);
+  ASSERT_TRUE(rig.finish());
+  const auto rows = rig.rows();
+  ASSERT_EQ(rows.size(), 6u);
+  EXPECT_FALSE(rows[0].contains("held"));
+  for (int i = 1; i < 4; ++i) {
+    EXPECT_EQ(rows[i]["held"].dump(), "{\"mlp/units[4:8]\":" + std::to_string(i) + "}");
+    EXPECT_EQ(rows[i]["left_out"].dump(), "[1,3]");
+    EXPECT_EQ(rows[i]["uncovered"], 4 * 3 + 4);
+  }
+  EXPECT_FALSE(rows[5].contains("left_out"));
+  EXPECT_NE(odd_rows(folder.path(), 6), held) << "the owners are back";
+  EXPECT_EQ(rig.metrics.value(metric::held_slices), 0);
+  EXPECT_GE(rig.metrics.value(metric::left_out), 6);
+}
+
 TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {
   ScratchFolder folder;
   Rig rig(1, folder.path());
   InprocHub other;
   const auto endpoint = other.make_coordinator();
   CoordinatorParts parts;
-  parts.settings.owned.resize(slots);
+  parts.settings.slot_count = Rig::slots;
+  parts.settings.owned = [](SlotId, Version) { return RowSet(); };
   parts.store.run = folder.path();
   parts.specs = small_specs();
   parts.method = Registry<OuterMethod>::builtin().make(
-      "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps});
+      "diloco", OuterMethod::Context{.specs = small_specs(), .steps = Rig::steps});
   parts.initial = random_tensors(small_specs(), 1);
   Metrics metrics;
   const auto second = Coordinator::open(std::move(parts), *endpoint, rig.clock, metrics);

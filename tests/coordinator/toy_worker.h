@@ -1,9 +1,11 @@
 // A worker without a model: drives the worker machine over an endpoint, "trains" by keyed noise that depends
 // on the adopted parameters, and keeps slot states in a map that outlives it, as a machine's disk does.
 #pragma once
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "base/random.h"
 #include "comm/storage/safetensors.h"
@@ -17,11 +19,12 @@ using SlotStates = std::map<Digest, TensorMap>;
 
 class ToyWorker {
  public:
-  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk)
+  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk,
+            std::int32_t capacity = 4)
       : endpoint_(std::move(endpoint)),
         plan_(std::move(plan)),
         disk_(disk),
-        machine_(identity(), {number, 1}) {
+        machine_(identity(capacity), {number, 1}) {
     incarnation_ = {number, 1};
   }
   void start(Instant now) { perform(machine_.start(now)); }
@@ -41,7 +44,8 @@ class ToyWorker {
     perform(machine_.handle(answer(action), now));
   }
   std::optional<worker_action::Exit> exit;
-  bool spoil_next = false;  ///< the next contribution holds a NaN
+  std::set<std::string> keeps_fast;  ///< parameters of which a slot keeps its own rows when it adopts
+  bool spoil_next = false;           ///< the next contribution holds a NaN
 
  private:
   struct Slot {
@@ -50,11 +54,11 @@ class ToyWorker {
     float moment = 0;
     std::int64_t steps = 0;
   };
-  static WorkerIdentity identity() {
+  static WorkerIdentity identity(std::int32_t capacity) {
     WorkerIdentity identity;
     identity.build = "toy";
     identity.host = "here";
-    identity.capacity = 4;
+    identity.capacity = capacity;
     return identity;
   }
 
@@ -71,12 +75,25 @@ class ToyWorker {
       } else if (const auto* withdraw = std::get_if<worker_action::Withdraw>(&action)) {
         endpoint_->withdraw(withdraw->digest);
       } else if (const auto* adopt = std::get_if<worker_action::Adopt>(&action)) {
-        const Blob& blob = blobs_.at(adopt->head.parameters.digest);
-        slots_[adopt->slot].values = clone_of(decode_safetensors(blob.buffer)->tensors);
+        take(slots_[adopt->slot], *adopt);
       } else if (const auto* ended = std::get_if<worker_action::Exit>(&action)) {
         exit = *ended;
       }
     }
+  }
+
+  void take(Slot& slot, const worker_action::Adopt& adopt) {
+    TensorMap values = clone_of(decode_safetensors(blobs_.at(adopt.head.parameters.digest).buffer)->tensors);
+    TensorMap own = slot.values;
+    if (adopt.fast) own = decode_safetensors(blobs_.at(adopt.head.fast->digest).buffer)->tensors;
+    for (const std::string& name : keeps_fast) {
+      if (!own.count(name) || !slot.owned.count(name)) continue;
+      for (const Rows& rows : slot.owned.at(name)) {
+        std::ranges::copy(own.at(name).rows(rows).as<float>(),
+                          values.at(name).rows(rows).as<float>().begin());
+      }
+    }
+    slot.values = std::move(values);
   }
 
   WorkerEvent answer(const WorkerAction& action) {

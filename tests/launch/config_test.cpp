@@ -34,7 +34,7 @@ TEST_F(Config, AnEmptyRecipeIsAllDefaultsResolved) {
   EXPECT_EQ(recipe.slots, 4);
   EXPECT_EQ(recipe.workers, 4) << "0 means one per slot";
   EXPECT_EQ(recipe.model.family.name, "gpt");
-  EXPECT_DOUBLE_EQ(recipe.outer.lr, 0.7) << "auto without a cut is DiLoCo's";
+  EXPECT_TRUE(std::isnan(recipe.outer.lr)) << "auto stays so: the merges say what it is";
 }
 
 TEST_F(Config, ReadsEverySectionAndTheChosenPlugIn) {
@@ -108,7 +108,7 @@ r.toml:5:1: there is no setting lr; did you mean inner.lr?
 r.toml:6:10: rounds must be at least 1, got 0
 r.toml:8:2: there is no table [modle]; did you mean [model]?
 r.toml:13:9: [model] heads = 4 do not divide width = 10
-r.toml:17:10: partial.slices = 4 are more than slots = 2: a slice without a slot would never be trained
+r.toml:17:10: partial.slices = 4 leaves 2 slices without an owner: there are only slots = 2; use at most 2 slices or more slots.
 r.toml:20:6: outer.lr wants a number or auto, got "fast"
 r.toml:21:12: outer.momentum must be at least 0 and less than 1, got 1
 r.toml:25:9: inner.betas wants numbers in its list; "x" is none
@@ -210,12 +210,12 @@ TEST_F(Config, DifferencesAreNamed) {
   EXPECT_TRUE(recipe_differences(a, a).empty());
 }
 
-TEST_F(Config, AutoOuterRateFallsWithTheSlices) {
-  auto lr = [&](std::vector<std::string> overrides) { return parse("", overrides).value().outer.lr; };
-  const double full = lr({});
-  EXPECT_LT(lr({"partial.cut=mlp", "partial.slices=4"}), full);
-  EXPECT_EQ(lr({"partial.cut=mlp", "partial.slices=4", "outer.lr=0.3"}), 0.3);
-  EXPECT_EQ(lr({"outer.lr=auto"}), full);
+TEST_F(Config, AutoStaysInTheResolvedRecipe) {
+  const Recipe automatic = parse("", {"outer.lr=auto"}).value();
+  EXPECT_TRUE(std::isnan(automatic.outer.lr));
+  const Recipe again = parse(write_recipe(automatic), {}).value();
+  EXPECT_TRUE(std::isnan(again.outer.lr) && std::isnan(again.outer.cut_lr));
+  EXPECT_EQ(parse("", {"outer.lr=0.3"}).value().outer.lr, 0.3);
 }
 
 TEST_F(Config, BoundsReadAsWords) {

@@ -26,32 +26,32 @@ std::unique_ptr<OuterMethod> make_method(const std::string& name, OuterMethod::C
 TEST(OuterRule, NesterovStepsAsTorchSgdDoes) {
   // b = 1, .9, -1.19 and steps .7 (d + .9 b), by hand; torch.optim.SGD(lr=.7, momentum=.9, nesterov=True)
   // gives the same.
-  const auto rule = make_outer_rule("nesterov", 0.7, 0.9);
+  const auto rule = make_outer_rule("nesterov", 0.9);
   ASSERT_THAT(rule->state_names(), ElementsAre("momentum"));
   std::vector<float> theta{10}, momentum{0};
   const double deltas[] = {1, 0, -2}, thetas[] = {8.67, 8.103, 10.2527}, momenta[] = {1, 0.9, -1.19};
   for (int i = 0; i < 3; ++i) {
     const std::span<float> state[] = {momentum};
-    rule->apply(theta, {&deltas[i], 1}, state);
+    rule->apply(0.7, theta, {&deltas[i], 1}, state);
     EXPECT_NEAR(theta[0], thetas[i], 1e-6);
     EXPECT_NEAR(momentum[0], momenta[i], 1e-6);
   }
 }
 
 TEST(OuterRule, NesterovGainOfAConstantDeltaTendsToLrOverOneMinusMomentum) {
-  const auto rule = make_outer_rule("nesterov", 0.7, 0.9);
+  const auto rule = make_outer_rule("nesterov", 0.9);
   std::vector<float> theta{0}, momentum{0};
   const std::vector<double> delta{1};
   const std::span<float> state[] = {momentum};
-  for (int i = 0; i < 300; ++i) rule->apply(theta, delta, state);
+  for (int i = 0; i < 300; ++i) rule->apply(0.7, theta, delta, state);
   const float before = theta[0];
-  rule->apply(theta, delta, state);
+  rule->apply(0.7, theta, delta, state);
   EXPECT_NEAR(before - theta[0], 7.0, 1e-3);
 }
 
 TEST(OuterRule, SgdAtRateOneLandsExactlyOnTheAverageThatMadeTheDelta) {
   KeyedRandom random(1);
-  const auto rule = make_outer_rule("sgd", 1.0, 0.9);
+  const auto rule = make_outer_rule("sgd", 0.9);
   EXPECT_THAT(rule->state_names(), IsEmpty());
   int inexact_in_fp32 = 0;
   for (int i = 0; i < 100000; ++i) {
@@ -59,7 +59,7 @@ TEST(OuterRule, SgdAtRateOneLandsExactlyOnTheAverageThatMadeTheDelta) {
     const float end = static_cast<float>(0.02 * random.normal());
     float theta = start;
     const double delta = static_cast<double>(start) - static_cast<double>(end);
-    rule->apply({&theta, 1}, {&delta, 1}, {});
+    rule->apply(1.0, {&theta, 1}, {&delta, 1}, {});
     ASSERT_EQ(theta, end);
     inexact_in_fp32 += start - (start - end) != end;
   }
@@ -67,8 +67,8 @@ TEST(OuterRule, SgdAtRateOneLandsExactlyOnTheAverageThatMadeTheDelta) {
 }
 
 TEST(OuterRule, WithoutMomentumNesterovIsSgdAndKeepsNoState) {
-  EXPECT_THAT(make_outer_rule("nesterov", 0.5, 0)->state_names(), IsEmpty());
-  EXPECT_DEATH(make_outer_rule("nestrov", 0.5, 0.9), "no outer rule named nestrov");
+  EXPECT_THAT(make_outer_rule("nesterov", 0)->state_names(), IsEmpty());
+  EXPECT_DEATH(make_outer_rule("nestrov", 0.9), "no outer rule named nestrov");
 }
 
 TEST(OuterMethods, AreRegisteredUnderTheirFilesNames) {
@@ -108,6 +108,21 @@ TEST(DiLoCo, KeepsMomentumOnlyWhereTheRuleHasSome) {
   EXPECT_THAT(make_method("diloco", {.specs = two_specs()})->state_names(), ElementsAre("momentum"));
   EXPECT_THAT(make_method("diloco", {.specs = two_specs(), .momentum = 0})->state_names(), IsEmpty());
   EXPECT_THAT(make_method("diloco", {.specs = two_specs(), .rule = "sgd"})->state_names(), IsEmpty());
+}
+
+TEST(DiLoCo, StepsOnWhatIsCutWithARateOfItsOwn) {
+  const auto method = make_method("diloco", {.specs = two_specs(), .lr = 0.5, .cut = OuterStep{0.25, 0}});
+  EXPECT_THAT(method->state_names(), ElementsAre("momentum"));
+  EXPECT_THAT(method->cut_state_names(), IsEmpty());
+  std::vector<float> shared{1}, cut{1}, momentum{0};
+  const std::vector<double> delta{1};
+  const std::vector<Update> updates{{.theta = shared, .delta = delta, .state = {momentum}},
+                                    {.theta = cut, .delta = delta, .state = {}, .cut = true}};
+  const OuterReport report = method->apply(1, updates);
+  EXPECT_FLOAT_EQ(shared[0], 1 - 0.5f * 1.9f);
+  EXPECT_FLOAT_EQ(cut[0], 0.75f);
+  EXPECT_EQ(report.lr, 0.5);
+  EXPECT_EQ(report.cut_lr, 0.25);
 }
 
 /// Records what the coordinator's optimizer is asked for.

@@ -49,10 +49,44 @@ void Invariants::check_seal(const SealedRecord& sealed) {
   if (settings_.mode == Mode::drop && static_cast<std::int32_t>(slots.size()) < settings_.needed()) {
     fail("I6: a merge closed without its quorum");
   }
-  if (slots.size() + sealed.left_out.size() != static_cast<std::size_t>(settings_.slots()) &&
-      settings_.arrivals_per_merge == 0) {
-    fail("the " + where + " does not name who was left out");
+  if (settings_.arrivals_per_merge == 0) check_absent(sealed);
+}
+
+/// A partial merge never looks like a full one: its record names all who were left out, why, and every slice
+/// that nobody brought with the number of merges in a row. In the toy, slot k alone owns slice "own k".
+void Invariants::check_absent(const SealedRecord& sealed) {
+  const std::string where =
+      detail::describe("merge of fragment ", sealed.fragment, " version ", sealed.version.value + 1);
+  std::vector<SlotId> absent;
+  std::vector<HeldSlice> held;
+  for (SlotId k{0}; k.value < settings_.slots(); ++k.value) {
+    std::int64_t& merges = absent_[{sealed.fragment, k}];
+    const bool there = std::any_of(sealed.contributions.begin(), sealed.contributions.end(),
+                                   [&](const StagedRecord& c) { return c.key.slot == k; });
+    merges = there ? 0 : merges + 1;
+    if (there) continue;
+    absent.push_back(k);
+    held.push_back({detail::describe("own ", k), merges});
   }
+  if (sealed.left_out != absent) fail("I10: the " + where + " does not name who was left out");
+  if (sealed.held != held) fail("I10: the " + where + " does not name the slices that are held");
+  if (sealed.reason.empty() != absent.empty()) fail("I10: the " + where + " does not say why it closes");
+}
+
+void Invariants::merged(const SealedRecord& sealed, const ToyFragment& before, const ToyFragment& after) {
+  for (std::int32_t k = 0; k < settings_.slots(); ++k) {
+    const bool there = std::any_of(sealed.contributions.begin(), sealed.contributions.end(),
+                                   [&](const StagedRecord& c) { return c.key.slot.value == k; });
+    if (there || (before.theta[k] == after.theta[k] && before.momentum[k] == after.momentum[k])) continue;
+    fail(detail::describe("I10: slot ", k, " was left out of version ", sealed.version.value + 1,
+                          ", and its slice moved"));
+  }
+}
+
+void Invariants::row(const CommitRecord& commit) {
+  const std::size_t seen = static_cast<std::size_t>(commit.totals.contributions) + commit.left_out.size();
+  if (settings_.arrivals_per_merge == 0 && seen != static_cast<std::size_t>(settings_.slots()))
+    fail(detail::describe("I10: the row of version ", commit.version, " does not show who was left out"));
 }
 
 void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& sealed) {
@@ -63,6 +97,8 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
   }
   if (sealed.version.value + 1 != commit.version.value)
     return fail("I2: " + where + " was committed without being sealed");
+  if (commit.left_out != sealed.left_out || commit.held != sealed.held)
+    fail("I10: the commit of " + where + " does not say what its seal said");
   std::vector<ToyContribution> contributions;
   for (const StagedRecord& c : sealed.contributions) {
     if (!applied_.insert({c.key.slot, f, c.key.version}).second) {

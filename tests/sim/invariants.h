@@ -26,6 +26,10 @@ class Invariants {
   void coordinator_sent(const Message& message, const Ledger& log);
   /// A merge begins.
   void merging(const SealedRecord& sealed, const Ledger& log);
+  /// A merge is done: what nobody brought must have kept its bits, parameter and momentum.
+  void merged(const SealedRecord& sealed, const ToyFragment& before, const ToyFragment& after);
+  /// A row of metrics.jsonl is written: it must show that the merge was partial.
+  void row(const CommitRecord& commit);
   /// The coordinator did all that an event asked for: its memory must be the fold of the log (I1).
   void settled(const State& state, const Ledger& log);
   /// A stale message was handled: it may have changed nothing (I4).
@@ -42,15 +46,17 @@ class Invariants {
 
  private:
   void check_seal(const SealedRecord& sealed);
+  void check_absent(const SealedRecord& sealed);
   void check_commit(const CommitRecord& commit, const SealedRecord& sealed);
   void check_head(const FragmentHead& head, const Ledger& log);
 
   CoordinatorSettings settings_;
   std::string failure_;
   std::map<Digest, ToyContribution> made_;
-  std::map<FragmentId, ToyFragment> replayed_;        // by our own merges, from the log
-  std::map<FragmentId, std::vector<Digest>> chains_;  // [version]
-  std::map<FragmentId, SealedRecord> sealed_;         // newest
+  std::map<FragmentId, ToyFragment> replayed_;                    // by our own merges, from the log
+  std::map<FragmentId, std::vector<Digest>> chains_;              // [version]
+  std::map<FragmentId, SealedRecord> sealed_;                     // newest
+  std::map<std::pair<FragmentId, SlotId>, std::int64_t> absent_;  // merges in a row
   std::set<std::tuple<SlotId, FragmentId, Version>> applied_;
   std::map<std::pair<SlotId, FragmentId>, std::uint64_t> sample_;  // end of what is committed
   std::map<std::pair<FragmentId, Version>, Digest> adopted_;

@@ -32,6 +32,7 @@ const Mistake mistakes[] = {
     {"LeasesAgainWithTheSameAttempt", [](Scenario& s) { s.rules.new_attempt_per_lease = false; }},
     {"ForgetsWhatItAcknowledged", [](Scenario& s) { s.forget_staged = true; }},
     {"DividesByTheNumberOfSlots", [](Scenario& s) { s.toy.divide_by_owners = false; }},
+    {"DoesNotLogWhoIsLeftOut", [](Scenario& s) { s.rules.name_the_absent = false; }},
     {"MovesMomentumWhereNobodyContributed", [](Scenario& s) { s.toy.hold_uncovered = false; }},
 };
 

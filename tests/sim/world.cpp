@@ -63,7 +63,21 @@ CoordinatorSettings World::make_settings() const {
   settings.checkpoint_every = 2;
   settings.lease = std::chrono::milliseconds(400);
   settings.expected_workers = workers_;
-  settings.owned.assign(slots_, RowSet{{"w", {Rows{0, 1}}}});
+  settings.slot_count = slots_;
+  settings.owned = [slots = slots_](SlotId k, Version) {
+    return RowSet{{"w", {Rows{k.value, k.value + 1}, Rows{slots, slots + 1}}}};
+  };
+  std::vector<Slice> slices;
+  for (std::int32_t k = 0; k < slots_; ++k) {
+    slices.push_back({detail::describe("own ", k), {{"w", {Rows{k, k + 1}}}}, {k}});
+  }
+  slices.push_back({"shared", {{"w", {Rows{slots_, slots_ + 1}}}}, {}});
+  settings.slices = [slices](FragmentId, Version) { return slices; };
+  if (scenario_.method == Method::drop) {
+    settings.quorum =
+        static_cast<std::int32_t>(scenario_.seed / 3 % (static_cast<std::uint64_t>(slots_) + 1));
+    if (scenario_.seed % 2 == 1) settings.deadline = std::chrono::milliseconds(100);
+  }
   return settings;
 }
 
@@ -116,6 +130,7 @@ void World::draw_faults() {
   maybe(faults_.rot, 0.3);
   maybe(faults_.cut, 1.0);
   if (scenario_.method == Method::drop) maybe(faults_.lost_state, 0.2);
+  if (scenario_.method == Method::drop) maybe(faults_.away, 1.0);
   faults_.notices = random_.chance(0.5);
 }
 

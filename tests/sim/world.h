@@ -69,6 +69,7 @@ struct Faults {
   double freeze = 0;                               ///< per worker action
   double zombie = 0;  ///< a crash is only a freeze: the old coordinator wakes up later
   double not_finite = 0, alien = 0, rot = 0, lost_state = 0, cut = 0;
+  double away = 0;      ///< a worker that crashed stays away for long
   bool notices = true;  ///< a supervisor tells the coordinator of dead workers
 };
 

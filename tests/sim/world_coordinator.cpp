@@ -152,6 +152,7 @@ bool World::perform(const Coordinator& c, const Action& action, const std::strin
   } else if (const auto* retire = std::get_if<action::Retire>(&action)) {
     c->offered.erase({retire->fragment, retire->version});
   } else if (const auto* row = std::get_if<action::Row>(&action)) {
+    if (c == coordinator_) invariants_.row(row->commit);
     disk_.rows[{row->commit.fragment, row->commit.version}] = row->evaluated.has_value();
   } else if (const auto* discard = std::get_if<action::Discard>(&action)) {
     if (c == coordinator_) {
@@ -211,6 +212,7 @@ void World::do_merge(const Coordinator& c, const SealedRecord& sealed) {
   std::map<Version, ToyFragment>& committed = disk_.committed[sealed.fragment];
   const Version version{sealed.version.value + 1};
   committed[version] = merge(committed.at(sealed.version), contributions, scenario_.toy);
+  invariants_.merged(sealed, committed.at(sealed.version), committed[version]);
   while (committed.size() > 2) committed.erase(committed.begin());
   const ToyFragment& made = committed[version];
   c->offered[{sealed.fragment, version}] = made.theta;

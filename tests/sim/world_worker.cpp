@@ -105,7 +105,8 @@ void World::exited(const Worker& w, const act::Exit& exit) {
 void World::crash(const Worker& w) {
   outcome_.worker_crashes += 1;
   w->alive = false;
-  later(between(5, 300), [this, index = w->index] { start_worker(index); });
+  const bool stays_away = faults_.away > 0 && chance(faults_.away);
+  later(stays_away ? between(500, 4000) : between(5, 300), [this, index = w->index] { start_worker(index); });
   if (scenario_.faults && !faults_.notices) return;
   later(between(1, 50), [this, dead = w->incarnation] { feed(coordinator_, event::WorkerDied{dead}); });
 }

@@ -71,6 +71,19 @@ class Recovery(RunTest):
         self.finish(train, run)
         self.assertEqual(self.hashes(run), reference)
 
+    def test_fast_values_survive_the_death_of_workers_and_coordinator(self):
+        for slices in ("4", "2"):  # one owner of each slice, and two
+            settings = [*self.rounds, "--set", "partial.owner_view=fast", "--set", f"partial.slices={slices}"]
+            run = self.path("run" + slices)
+            plain = self.path("plain" + slices)
+            self.run_tessera("debug", self.recipe, "--out", plain, "--quiet", *settings)
+            train = self.start("train", self.recipe, "--out", run, "--quiet", *settings)
+            for after, role in ((2, "worker"), (6, "coordinator"), (11, "worker")):
+                self.await_rounds(run, after, train)
+                self.kill(self.role_pids(run, role)[0])
+            self.finish(train, run)
+            self.assertEqual(self.hashes(run), self.hashes(plain), f"{slices} slices")
+
     def test_killing_train_ends_all_processes_and_resume_goes_on(self):
         reference = self.reference(*self.rounds)
         run = self.path("run")

@@ -2,6 +2,7 @@
 // is owned, and a saved slot goes on as if nothing had happened.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/random.h"
@@ -101,6 +102,66 @@ TEST_F(Slots, TakingTurnsOnOneReplicaChangesNoBit) {
     replica_.activate(run);
     EXPECT_TRUE(bit_equal(replica_.own_values(), trained_alone(run.slot.value, 3))) << "slot " << run.slot;
   }
+}
+
+/// Rows of a parameter that the replica shows now.
+std::vector<float> shown(Replica& replica, const std::string& name, Rows rows) {
+  const HostTensor now = host_copy(replica.params()[name].full).rows(rows);
+  return {now.as<float>().begin(), now.as<float>().end()};
+}
+
+TEST_F(Slots, WithAFastViewAMergeLeavesTheOwnersCutRowsAlone) {
+  const std::string up = "blocks.0.mlp.up",
+                    q = "blocks.0.attention.q";  // slots 0 and 2 own rows 0 to 5 of up
+  Replica replica(*family_, {.params = plan_.cut_params(), .keeps_fast = true});
+  Trainer trainer({replica, *objective_, schedule_, data_}, settings());
+  SlotRun first = make_run(0), second = make_run(1);
+  for (SlotRun* run : {&first, &second}) {
+    replica.adopt(*run, start_);
+    ASSERT_TRUE(trainer.step(*run).ok());
+  }
+  TensorMap merged, fast;
+  for (const auto& [name, tensor] : start_) {
+    merged.emplace(name, tensor.clone());
+    std::ranges::fill(merged.at(name).as<float>(), 7.0f);
+    fast.emplace(name, tensor.clone());
+    std::ranges::fill(fast.at(name).as<float>(), 9.0f);
+  }
+  replica.activate(first);
+  const std::vector<float> own = shown(replica, up, {0, 6});
+  replica.adopt(first, merged);  // in its place, and the second parked
+  EXPECT_EQ(shown(replica, up, {0, 6}), own);
+  EXPECT_EQ(shown(replica, up, {6, 12}), std::vector<float>(6 * 8, 7.0f));
+  EXPECT_EQ(shown(replica, q, {0, 8}), std::vector<float>(8 * 8, 7.0f)) << "what all share is reset";
+  replica.activate(second);
+  const std::vector<float> others = shown(replica, up, {6, 12});
+  replica.activate(first);
+  replica.adopt(second, merged);
+  replica.activate(second);
+  EXPECT_EQ(shown(replica, up, {6, 12}), others);
+  EXPECT_EQ(shown(replica, up, {0, 6}), std::vector<float>(6 * 8, 7.0f));
+  for (SlotRun* run : {&first, &second}) {  // active, and parked
+    replica.activate(second);
+    replica.adopt(*run, merged, &fast);
+    replica.activate(*run);
+    const Rows mine = run == &first ? Rows{0, 6} : Rows{6, 12},
+               theirs = run == &first ? Rows{6, 12} : Rows{0, 6};
+    EXPECT_EQ(shown(replica, up, mine), std::vector<float>(6 * 8, 9.0f));
+    EXPECT_EQ(shown(replica, up, theirs), std::vector<float>(6 * 8, 7.0f));
+  }
+}
+
+TEST_F(Slots, TheRateOfWhatIsCutIsScaled) {
+  const auto moved = [&](double scale, const std::string& name) {
+    Replica replica(*family_, {.params = plan_.cut_params(), .lr_scale = scale});
+    Trainer trainer({replica, *objective_, schedule_, data_}, settings());
+    SlotRun run = make_run(0);
+    replica.adopt(run, start_);
+    EXPECT_TRUE(trainer.step(run).ok());
+    return shown(replica, name, {0, 1})[0] - start_.at(name).as<float>()[0];
+  };
+  EXPECT_NEAR(moved(2, "blocks.0.mlp.up") / moved(1, "blocks.0.mlp.up"), 2, 1e-3);
+  EXPECT_EQ(moved(2, "blocks.0.attention.q"), moved(1, "blocks.0.attention.q"));
 }
 
 TEST_F(Slots, FrozenRowsKeepTheirBitsThroughDecayAndClipping) {

@@ -164,6 +164,7 @@ void WorkerMachine::on(const Grant& message) {
     slot.state = message.slot_state;
     slot.state_blob = message.slot_state_blob;
     if (slot.state_blob) want(*slot.state_blob);
+    want_fast_values();
   } else if (found->second.broken) {
     emit(act::Send{GrantFailed{message.slot, message.attempt, "the slot's state is not on this machine"}});
   }
@@ -303,7 +304,23 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
     known->second = Head{head, save_state};
   }
   want(head.parameters);
+  want_fast_values();
   forget_unused();
+}
+
+/// Whether the slot has to be given its own values of what is cut with this head. At version 0 nobody has any
+/// that differ.
+bool WorkerMachine::lacks_fast(const Slot& slot, const FragmentHead& head) const {
+  const bool gets_them = (plan_ && plan_->fast_for_all) || !slot.has_fast.contains(head.fragment);
+  return head.fast && head.version.value > 0 && gets_them;
+}
+
+void WorkerMachine::want_fast_values() {
+  for (const auto& [fragment, known] : heads_) {
+    for (const auto& [id, slot] : slots_) {
+      if (lacks_fast(slot, known.head)) want(*known.head.fast);
+    }
+  }
 }
 
 void WorkerMachine::want(const BlobRef& blob) {
@@ -338,7 +355,12 @@ void WorkerMachine::fetch_done(const ev::FetchDone& event) {
 
 void WorkerMachine::forget_unused() {
   std::set<Digest> used;
-  for (const auto& [fragment, known] : heads_) used.insert(known.head.parameters.digest);
+  for (const auto& [fragment, known] : heads_) {
+    used.insert(known.head.parameters.digest);
+    for (const auto& [id, slot] : slots_) {
+      if (lacks_fast(slot, known.head)) used.insert(known.head.fast->digest);
+    }
+  }
   for (const auto& [id, slot] : slots_) {
     if (slot.state_blob && !slot.restored) used.insert(slot.state_blob->digest);
   }

@@ -50,6 +50,9 @@ struct WorkPlan {
   std::int32_t fragments = 1;
   Version rounds;  ///< no fragment goes beyond this version
   std::int64_t steps_per_merge = 1;
+  /// Slots take the fast values (FragmentHead::fast) of every version, since several slots own each slice.
+  /// Otherwise a slot has its own, and fetches them only when it begins on this worker.
+  bool fast_for_all = false;
   std::function<Duties(std::int64_t step)> duties;
 };
 
@@ -144,6 +147,7 @@ struct Withdraw {  ///< an offered blob (contribution or slot state) that is dur
 struct Adopt {  ///< put a committed fragment (fetched) in place for a slot
   SlotId slot;
   FragmentHead head;
+  bool fast = false;  ///< and the head's fast values (fetched), where it has some
 };
 struct Release {  ///< forget a slot: it is no longer held
   SlotId slot;
@@ -222,10 +226,11 @@ class WorkerMachine {
     Digest state;  ///< to start from; afterwards the newest that was stored
     std::optional<BlobRef> state_blob;
     bool restored = false;
-    bool fresh = false;           ///< restored without a state: it begins with the newest heads
-    bool broken = false;          ///< GrantFailed was said; a new attempt is awaited
-    bool idle = false;            ///< rejected; a new attempt is awaited
-    bool contribute_due = false;  ///< the step before progress.step ended with a push
+    bool fresh = false;             ///< restored without a state: it begins with the newest heads
+    bool broken = false;            ///< GrantFailed was said; a new attempt is awaited
+    bool idle = false;              ///< rejected; a new attempt is awaited
+    bool contribute_due = false;    ///< the step before progress.step ended with a push
+    std::set<FragmentId> has_fast;  ///< its own values of what is cut are on this worker
     SlotProgress progress;
     std::deque<Unanswered> unanswered;  ///< in order; only the first is on its way
   };
@@ -271,6 +276,10 @@ class WorkerMachine {
   void send_first_offer(Slot& slot);
   void learn_head(const FragmentHead& head, bool save_state);
   void want(const BlobRef& blob);
+  void want_fast_values();
+  bool lacks_fast(const Slot& slot, const FragmentHead& head) const;
+  bool can_adopt(const Slot& slot, FragmentId fragment) const;
+  void adopt(SlotId id, Slot& slot, const FragmentHead& head);
   bool have(const Digest& digest) const;
   void forget_unused();
   void leave(ExitCode code, const std::string& reason);

@@ -77,16 +77,31 @@ bool WorkerMachine::all_heads_fetched() const {
 
 /// A slot without history starts where the others are: at the newest committed version.
 bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
-  if (!all_heads_fetched()) return false;  // a newer version was published while it was being restored
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    if (!can_adopt(slot, {f})) return false;  // a newer version was published while it was being restored
+  }
   slot.fresh = false;
   slot.progress.step = heads_.at(FragmentId{0}).head.version.value * plan_->steps_per_merge;
   slot.progress.pushed.assign(plan_->fragments, Version{-1});
   for (std::int32_t f = 0; f < plan_->fragments; ++f) {
     const FragmentHead& head = heads_.at(FragmentId{f}).head;
     slot.progress.adopted.push_back(head.version);
-    emit(act::Adopt{id, head});
+    adopt(id, slot, head);
   }
   return true;
+}
+
+/// Whether everything of a fragment's newest version that the slot needs has been fetched.
+bool WorkerMachine::can_adopt(const Slot& slot, FragmentId fragment) const {
+  auto known = heads_.find(fragment);
+  if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
+  const FragmentHead& head = known->second.head;
+  return !lacks_fast(slot, head) || have(head.fast->digest);
+}
+
+void WorkerMachine::adopt(SlotId id, Slot& slot, const FragmentHead& head) {
+  emit(act::Adopt{id, head, lacks_fast(slot, head)});
+  slot.has_fast.insert(head.fragment);
 }
 
 bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
@@ -101,13 +116,11 @@ bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& dutie
     if (unanswered) return false;
     const Version required{std::max(adopted.value, pushed.value + 1)};
     auto known = heads_.find(fragment);
-    if (known == heads_.end() || known->second.head.version < required ||
-        !have(known->second.head.parameters.digest)) {
+    if (known == heads_.end() || known->second.head.version < required || !can_adopt(slot, fragment))
       return false;
-    }
     if (known->second.head.version == adopted) continue;
     adopted = known->second.head.version;
-    emit(act::Adopt{id, known->second.head});
+    adopt(id, slot, known->second.head);
   }
   return true;
 }

@@ -1,0 +1,128 @@
+// A run on one thread and a clock of its own, over in-process endpoints and toy workers: all parts can be
+// replaced at any time.
+#pragma once
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "comm/transport/inproc_endpoint.h"
+#include "coordinator/coordinator.h"
+#include "tests/coordinator/toy_worker.h"
+
+namespace tessera {
+
+struct RigOptions {
+  std::int64_t slices = 2;
+  bool keeps_fast = false;
+  Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
+};
+
+class Rig {
+ public:
+  static constexpr std::int32_t slots = 4;
+  static constexpr std::int64_t steps = 2;
+
+  Rig(std::int32_t workers, const Path& folder, RigOptions options = {})
+      : folder_(folder), workers_(workers), options_(options) {
+    method_ = Registry<OuterMethod>::builtin().make(
+        "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps, .cut = OuterStep{0.3, 0.5}});
+    EXPECT_TRUE(open().ok());
+    for (std::int32_t w = 0; w < workers; ++w) add_worker(options.mode == Mode::drop ? slots / workers : slots);
+  }
+
+  Status open() {
+    coordinator.reset();
+    endpoint_.reset();
+    endpoint_ = hub_.make_coordinator();
+    CoordinatorParts parts;
+    parts.settings.build = "toy";
+    parts.settings.rounds = Version{6};
+    parts.settings.eval_every = 2;
+    parts.settings.checkpoint_every = 3;
+    parts.settings.expected_workers = workers_;
+    const Plan plan = small_plan(options_.slices, slots);
+    parts.settings.slot_count = slots;
+    parts.settings.owned = [plan](SlotId slot, Version) { return plan.owned_by(slot.value); };
+    parts.store.run = folder_;
+    parts.specs = small_specs();
+    parts.method = method_;
+    parts.merge = {.cut = plan.cut_params(), .keeps_fast = options_.keeps_fast};
+    parts.settings.fast_for_all = fast_for_all();
+    parts.settings.slices = [plan, fragments = method_->fragments()](FragmentId fragment, Version) {
+      return slices_of_fragment(plan, fragments.at(static_cast<std::size_t>(fragment.value)));
+    };
+    parts.settings.mode = options_.mode;
+    parts.settings.quorum = options_.mode == Mode::drop ? slots / 2 : 0;
+    parts.initial = random_tensors(small_specs(), 1);
+    auto opened = Coordinator::open(std::move(parts), *endpoint_, clock, metrics);
+    if (!opened.ok()) return opened.error();
+    coordinator = std::move(*opened);
+    coordinator->start();
+    return {};
+  }
+  void add_worker(std::int32_t capacity = slots) {
+    WorkPlan plan;
+    plan.rounds = Version{6};
+    plan.steps_per_merge = steps;
+    plan.fast_for_all = fast_for_all();
+    plan.duties = [method = method_](std::int64_t step) {
+      Duties duties;
+      if (!method->due(step).adopt.empty()) duties.adopt = {FragmentId{0}};
+      if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
+      return duties;
+    };
+    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, capacity));
+    if (options_.keeps_fast) workers.back()->keeps_fast = small_plan(options_.slices, slots).cut_params();
+    workers.back()->start(clock.now());
+  }
+  void pump() {
+    clock.advance(std::chrono::milliseconds(5));
+    coordinator->pump(clock.now());
+    for (auto& worker : workers) worker->pump(clock.now());
+    std::erase_if(workers, [](const auto& worker) { return worker->exit.has_value(); });
+  }
+  /// Until the coordinator is done; false: it takes too long.
+  bool finish() {
+    for (int i = 0; i < 20000 && !coordinator->done(); ++i) pump();
+    return coordinator->done() && coordinator->finish().code == ExitCode::done;
+  }
+  std::vector<nlohmann::json> rows() const {
+    std::vector<nlohmann::json> rows;
+    std::ifstream file(folder_ / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) rows.push_back(nlohmann::json::parse(line));
+    return rows;
+  }
+  /// What must be the same whatever happened: per round its number, loss, evaluation and state hash.
+  std::vector<std::string> story() const {
+    std::vector<std::string> story;
+    for (const nlohmann::json& row : rows()) {
+      story.push_back(row["round"].dump() + " " + row["loss"].dump() + " " +
+                      row.value("eval_loss", nlohmann::json()).dump() + " " +
+                      row["state_hash"].get<std::string>());
+    }
+    return story;
+  }
+
+  ManualClock clock;
+  Metrics metrics;
+  std::unique_ptr<Coordinator> coordinator;
+  std::vector<std::unique_ptr<ToyWorker>> workers;
+
+ private:
+  bool fast_for_all() const { return options_.keeps_fast && options_.slices < slots; }
+
+  Path folder_;
+  std::int32_t workers_;
+  RigOptions options_;
+  InprocHub hub_;
+  std::shared_ptr<const OuterMethod> method_;
+  std::unique_ptr<Endpoint> endpoint_;
+  SlotStates disk_;
+  std::uint64_t made_ = 0;
+};
+
+}  // namespace tessera
