@@ -141,7 +141,8 @@ std::vector<std::vector<float>> odd_rows(const Path& run, std::int64_t version) 
 
 TEST(Coordinator, InModeDropASliceWithoutOwnersIsHeldBitForBitAndEverybodyIsTold) {
   ScratchFolder folder;
-  Rig rig(2, folder.path(), {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
+  Rig rig(2, folder.path(),
+          {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
   const auto version = [&] { return rig.coordinator->state().ledger.fragments[0].version.value; };
   while (version() < 1) rig.pump();
   EXPECT_EQ(rig.metrics.value(metric::exact), 1);

@@ -31,7 +31,8 @@ class Rig {
     method_ = Registry<OuterMethod>::builtin().make(
         "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps, .cut = OuterStep{0.3, 0.5}});
     EXPECT_TRUE(open().ok());
-    for (std::int32_t w = 0; w < workers; ++w) add_worker(options.mode == Mode::drop ? slots / workers : slots);
+    for (std::int32_t w = 0; w < workers; ++w)
+      add_worker(options.mode == Mode::drop ? slots / workers : slots);
   }
 
   Status open() {
