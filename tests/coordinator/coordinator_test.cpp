@@ -21,7 +21,8 @@ const std::int64_t steps = 2;
 /// A run on one thread and a clock of its own: one coordinator, some workers, all replaceable.
 class Rig {
  public:
-  explicit Rig(std::int32_t workers, const Path& folder) : folder_(folder), workers_(workers) {
+  Rig(std::int32_t workers, const Path& folder, std::int64_t rotate_every = 0)
+      : schedule(small_schedule(2, slots, rotate_every)), folder_(folder), workers_(workers) {
     method_ = Registry<OuterMethod>::builtin().make(
         "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps});
     EXPECT_TRUE(open().ok());
@@ -38,9 +39,8 @@ class Rig {
     parts.settings.eval_every = 2;
     parts.settings.checkpoint_every = 3;
     parts.settings.expected_workers = workers_;
-    const Plan plan = small_plan(2, slots);
     parts.settings.slot_count = slots;
-    parts.settings.owned = [plan](SlotId slot, Version) { return plan.owned_by(slot.value); };
+    parts.settings.owned = [this](SlotId slot, Version version) { return schedule.owned(slot, version); };
     parts.store.run = folder_;
     parts.specs = small_specs();
     parts.method = method_;
@@ -61,7 +61,7 @@ class Rig {
       if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
       return duties;
     };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_));
+    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, schedule));
     workers.back()->start(clock.now());
   }
   void pump() {
@@ -92,6 +92,7 @@ class Rig {
     return story;
   }
 
+  PlanSchedule schedule;
   ManualClock clock;
   Metrics metrics;
   std::unique_ptr<Coordinator> coordinator;
@@ -216,6 +217,40 @@ TEST(Coordinator, DrainsToAResumableEndAndResumes) {
   rig.add_worker();
   ASSERT_TRUE(rig.finish());
   EXPECT_EQ(rig.story(), undisturbed());
+}
+
+TEST(Coordinator, OwnersThatChangeEveryRoundGiveTheSameHashesWhoeverDies) {
+  std::vector<std::string> story;
+  {
+    ScratchFolder folder;
+    Rig rig(1, folder.path(), 1);
+    ASSERT_TRUE(rig.finish());
+    story = rig.story();
+    for (const auto& row : rig.rows()) EXPECT_EQ(row["uncovered"], 0);
+  }
+  EXPECT_EQ(story[0], undisturbed()[0]) << "the first round has the first owners";
+  EXPECT_NE(story[1], undisturbed()[1]);
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    ScratchFolder folder;
+    Rig rig(2, folder.path(), 1);
+    int deaths = 0;
+    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
+      rig.pump();
+      if (deaths >= 8 || rig.coordinator->done()) continue;
+      if (random.chance(0.05)) {
+        ++deaths;
+        ASSERT_TRUE(rig.open().ok());
+      } else if (random.chance(0.05) && !rig.workers.empty()) {
+        ++deaths;
+        rig.workers.erase(rig.workers.begin());
+        rig.add_worker();
+      }
+    }
+    ASSERT_TRUE(rig.finish());
+    EXPECT_EQ(rig.story(), story);
+  }
 }
 
 TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {

@@ -17,8 +17,10 @@ using SlotStates = std::map<Digest, TensorMap>;
 
 class ToyWorker {
  public:
-  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk)
-      : endpoint_(std::move(endpoint)),
+  ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk,
+            PlanSchedule owners)
+      : schedule(std::move(owners)),
+        endpoint_(std::move(endpoint)),
         plan_(std::move(plan)),
         disk_(disk),
         machine_(identity(), {number, 1}) {
@@ -41,6 +43,7 @@ class ToyWorker {
     perform(machine_.handle(answer(action), now));
   }
   std::optional<worker_action::Exit> exit;
+  PlanSchedule schedule;    ///< a worker knows who owns what at which version
   bool spoil_next = false;  ///< the next contribution holds a NaN
 
  private:
@@ -72,7 +75,9 @@ class ToyWorker {
         endpoint_->withdraw(withdraw->digest);
       } else if (const auto* adopt = std::get_if<worker_action::Adopt>(&action)) {
         const Blob& blob = blobs_.at(adopt->head.parameters.digest);
-        slots_[adopt->slot].values = clone_of(decode_safetensors(blob.buffer)->tensors);
+        Slot& slot = slots_[adopt->slot];
+        slot.values = clone_of(decode_safetensors(blob.buffer)->tensors);
+        slot.owned = schedule.owned(adopt->slot, adopt->head.version);
       } else if (const auto* ended = std::get_if<worker_action::Exit>(&action)) {
         exit = *ended;
       }

@@ -6,6 +6,8 @@ const char* name_of(Method method) {
   switch (method) {
     case Method::diloco:
       return "diloco";
+    case Method::rotating:
+      return "rotating";
     case Method::streaming:
       return "streaming";
     case Method::one_arrival:
@@ -64,7 +66,11 @@ CoordinatorSettings World::make_settings() const {
   settings.lease = std::chrono::milliseconds(400);
   settings.expected_workers = workers_;
   settings.slot_count = slots_;
-  settings.owned = [](SlotId, Version) { return RowSet{{"w", {Rows{0, 1}}}}; };
+  const bool rotates = scenario_.method == Method::rotating;
+  settings.owned = [rotates, slots = slots_](SlotId slot, Version version) {
+    const std::int64_t own = (slot.value + (rotates ? version.value : 0)) % slots;
+    return RowSet{{"w", {Rows{own, own + 1}}}};
+  };
   return settings;
 }
 
