@@ -246,6 +246,7 @@ TEST_F(Slots, ASlotWhoseRowsChangedContinuesBitForBit) {
       run = std::move(next);
       replica.adopt(run, values);
     }
+    EXPECT_EQ(run.since.at("blocks.0.mlp.up"), (std::map<Rows, std::int64_t>{{{8, 10}, 2}, {{10, 12}, 4}}));
     replica.activate(run);
     return replica.own_values();
   };
