@@ -199,7 +199,7 @@ void divide_group(const Divisible::Group& from, const std::vector<double>& share
     most = std::max(most, end - begin);
     begin = end;
   }
-  if (fewest == most) return;
+  if (fewest == most || !are_equal(shares)) return;  // sized on purpose
   notes.insert(detail::describe("The ", units, " ", group.unit, " of ", group.kind, " are divided unevenly: ",
                                 shares.size(), " slices of ", fewest, " to ", most, " ", group.unit, "."));
 }
@@ -225,7 +225,7 @@ void deal_tensors(std::vector<ParamSpec> tensors, const std::vector<double>& sha
         {{tensor.name, {{tensor.name, {{0, tensor.rows()}}}}, {}}, static_cast<std::int64_t>(best)});
   }
   const auto [fewest, most] = std::minmax_element(held.begin(), held.end());
-  if (*fewest == *most) return;
+  if (*fewest == *most || !are_equal(shares)) return;
   notes.insert(detail::describe("The ", tensors.size(), " whole tensors of the cut are dealt unevenly: ",
                                 shares.size(), " slices of ", format_count(static_cast<double>(*fewest)),
                                 " to ", format_count(static_cast<double>(*most)), " parameters."));
