@@ -112,6 +112,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     phases["wire"] = known->second.wire / contributions;
     phases["commit"] = known->second.commit;
+    phases["step_by_slot"] = known->second.step_by_slot;
   }
   row["seconds"] = phases;
   row["state_hash"] = commit.chain.hex();

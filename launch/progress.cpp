@@ -21,6 +21,10 @@ std::optional<RoundRow> parse_round_row(const std::string& line) {
   if (json.contains("eval_loss") && json["eval_loss"].is_number()) row.eval_loss = number("eval_loss");
   row.bytes_up = number("bytes_up");
   row.bytes_down = number("bytes_down");
+  if (json.contains("seconds") && json["seconds"].is_object()) {
+    for (const auto& step : json["seconds"].value("step_by_slot", nlohmann::json::array()))
+      row.step_seconds.push_back(step.is_number() ? step.get<double>() : 0.0);
+  }
   row.state_hash = json.value("state_hash", "");
   return row;
 }

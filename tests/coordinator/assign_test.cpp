@@ -214,6 +214,15 @@ TEST(Assign, BalancedSlicesMakePredictedStepTimesEqual) {
       EXPECT_EQ(slice.rows.begin()->second[0].count(), 1);
     }
   }
+  settings.speeds = {0.1, 1, 1.03, 1};
+  const CostReport held = cost_of(schedule_of(model, settings, 4, cost).at({0}), model.specs, cost, {});
+  EXPECT_NEAR(held.slots[1].step.total() * 1.03 / held.slots[2].step.total(), 1, 0.002)
+      << "the others share what it leaves";
+  PartialSettings tensors = partial("tensor", 2);
+  tensors.assign = "balanced";
+  tensors.speeds = {1, 0.01};
+  const Plan dealt = schedule_of(model_of(1, 8, 2), tensors, 2, cost).at({0});
+  EXPECT_EQ(dealt.owned_by(1).size(), 1u + 4u) << "one tensor, and the two tables and two vectors of all";
   settings.speeds = {1, 1};
   EXPECT_THAT(error_of(model, settings, 4), HasSubstr("partial.speeds has 2 numbers for 4 slots"));
 }

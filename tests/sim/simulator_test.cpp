@@ -21,8 +21,7 @@ const Outcome& undisturbed(Method method, std::uint64_t seed) {
 /// Compares; "" when all is well.
 std::string failure_of(const Scenario& scenario, const Outcome& outcome) {
   if (!outcome.failure.empty()) return outcome.failure;
-  const bool exact = scenario.method == Method::diloco || scenario.method == Method::streaming;
-  if (exact && outcome.chains != undisturbed(scenario.method, scenario.seed).chains) {
+  if (is_exact(scenario.method) && outcome.chains != undisturbed(scenario.method, scenario.seed).chains) {
     return "I5: the state hashes differ from those of the undisturbed run";
   }
   return "";

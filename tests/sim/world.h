@@ -15,9 +15,13 @@
 
 namespace tessera::sim {
 
-enum class Method { diloco, streaming, one_arrival, drop };
-inline constexpr Method all_methods[] = {Method::diloco, Method::streaming, Method::one_arrival,
-                                         Method::drop};
+enum class Method { diloco, rotating, streaming, one_arrival, drop };
+/// Nothing that happens may change a bit.
+inline bool is_exact(Method method) {
+  return method == Method::diloco || method == Method::rotating || method == Method::streaming;
+}
+inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
+                                         Method::one_arrival, Method::drop};
 const char* name_of(Method method);
 inline void PrintTo(Method method, std::ostream* out) {
   *out << name_of(method);
