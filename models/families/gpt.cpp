@@ -7,12 +7,14 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/silu.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "models/family.h"
+#include "models/layers/adapter.h"
 #include "models/layers/attention.h"
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
@@ -25,6 +27,9 @@ struct GptSettings : Settings {
   std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
   std::string positions = "learned", activation = "gelu", norm = "layernorm";
   bool bias = false, tied = true;
+  std::int64_t adapter_rank = 0;
+  double adapter_alpha = 0;
+  std::string adapter_targets = "mlp";
 
   void fields(FieldVisitor& f) override {
     f.field({"width", "size of the residual stream", at_least(1)}, width);
@@ -46,6 +51,19 @@ struct GptSettings : Settings {
     f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
     f.field({"bias", "biases in projections and layer norms"}, bias);
     f.field({"tied", "the output head is the token embedding"}, tied);
+    f.field(
+        {"adapter_rank",
+         "rank r of low-rank adapters (LoRA): W becomes W + alpha/r B A with A [r, width], B [units, r]; 0: "
+         "none. With the targets' W frozen, an MLP with r = width x ffn / (N x (width + ffn)) trains as many "
+         "parameters as a slot of a cut into N slices; in general r = sum(units x width) / (N x sum(units + "
+         "width)) over the targets",
+         at_least(0)},
+        adapter_rank);
+    f.field({"adapter_alpha", "alpha of the adapters; 0: as large as the rank (W + B A)", at_least(0)},
+            adapter_alpha);
+    f.field({"adapter_targets", "which matrices get adapters: mlp (up, gate, down), heads (q, k, v, o)",
+             one_of({"mlp", "heads", "mlp+heads"})},
+            adapter_targets);
   }
 
   std::vector<std::string> problems() const override {
@@ -62,6 +80,14 @@ struct GptSettings : Settings {
     if (groups > 0 && heads % groups != 0) {
       found.push_back("model.kv_heads = " + std::to_string(kv_heads) +
                       " does not divide model.heads = " + std::to_string(heads));
+    }
+    std::int64_t smallest = width;  // side of a matrix that gets an adapter
+    if (adapter_targets != "heads" && ffn > 0) smallest = std::min(smallest, ffn);
+    if (adapter_targets != "mlp" && heads > 0) smallest = std::min(smallest, width / heads * groups);
+    if (adapter_rank > smallest) {
+      found.push_back("model.adapter_rank = " + std::to_string(adapter_rank) + " is more than " +
+                      std::to_string(smallest) +
+                      ", the smaller side of a matrix that it adapts: training the matrix itself is cheaper");
     }
     return found;
   }
@@ -91,6 +117,8 @@ class Gpt final : public Family {
   void declare();
   void declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size);
   void declare_norm(const std::string& name);
+  bool adapts(const std::string& name) const;
+  Adapter adapter(const ParamStore& params, const std::string& name) const;
 
   at::Tensor norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
   at::Tensor out(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
@@ -110,7 +138,23 @@ class Gpt final : public Family {
 /// width is shared by all units.
 void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
   specs_.push_back({.name = name, .shape = {units, s_.width}});
+  if (adapts(name)) {
+    specs_.push_back({.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}});
+    specs_.push_back({.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}});
+  }
   if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
+}
+
+/// Whether this matrix has a low-rank adapter.
+bool Gpt::adapts(const std::string& name) const {
+  const bool is_mlp = name.find(".mlp.") != std::string::npos;
+  return s_.adapter_rank > 0 && s_.adapter_targets.find(is_mlp ? "mlp" : "heads") != std::string::npos;
+}
+
+Adapter Gpt::adapter(const ParamStore& params, const std::string& name) const {
+  const double rank = static_cast<double>(s_.adapter_rank);
+  return {params[name + "_adapter_a"], params[name + "_adapter_b"],
+          s_.adapter_alpha > 0 ? s_.adapter_alpha / rank : 1};
 }
 
 void Gpt::declare_norm(const std::string& name) {
@@ -150,6 +194,7 @@ std::vector<CutGroup> Gpt::cuts() const {
         .name = b + "attention", .kind = "heads", .unit = "groups", .units = s_.kv_heads, .members = {}};
     const auto add = [this](CutGroup& group, const std::string& name, std::int64_t rows, bool with_bias) {
       group.members.push_back({.param = name, .rows_per_unit = rows});
+      if (adapts(name)) group.members.push_back({.param = name + "_adapter_b", .rows_per_unit = rows});
       if (with_bias && s_.bias) group.members.push_back({.param = name + "_bias", .rows_per_unit = rows});
     };
     add(mlp, b + "mlp.up", 1, true);
@@ -175,9 +220,14 @@ std::vector<CutGroup> Gpt::cuts() const {
 CostModel Gpt::cost() const {
   const std::int64_t attention = 2 * s_.width * s_.width + 2 * s_.width * s_.kv_heads * head_dim_;
   const std::int64_t mlp = (swiglu() ? 3 : 2) * s_.width * s_.ffn;
-  return {.matmul_params = static_cast<double>(s_.layers * (attention + mlp) + s_.vocab * s_.width),
-          .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
-          .context = s_.context};
+  double adapters = 0;
+  for (const ParamSpec& spec : specs_) {
+    if (spec.name.find("_adapter_") != std::string::npos) adapters += static_cast<double>(spec.elements());
+  }
+  return {
+      .matmul_params = static_cast<double>(s_.layers * (attention + mlp) + s_.vocab * s_.width) + adapters,
+      .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
+      .context = s_.context};
 }
 
 void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
@@ -187,7 +237,9 @@ void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
     const auto ends_with = [&name](const char* end) { return name.ends_with(end); };
     if (ends_with(".gain")) {
       fill_constant(parameter, 1);
-    } else if (ends_with("_bias") || ends_with(".bias")) {
+    } else if (ends_with("_adapter_a")) {
+      fill_normal(parameter, 1 / std::sqrt(static_cast<double>(s_.width)), seed);
+    } else if (ends_with("_bias") || ends_with(".bias") || ends_with("_adapter_b")) {
       fill_constant(parameter, 0);
     } else {
       fill_normal(parameter, ends_with("attention.o") || ends_with("mlp.down") ? residual : deviation, seed);
@@ -203,12 +255,14 @@ at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at
 }
 
 at::Tensor Gpt::out(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
-  const at::Tensor y = linear_out(x, params[name]);
+  const at::Tensor y =
+      adapts(name) ? adapted_out(x, params[name], adapter(params, name)) : linear_out(x, params[name]);
   return s_.bias ? y + params[name + "_bias"].differentiable() : y;
 }
 
 at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z) const {
-  const at::Tensor y = linear_in(z, params[name]);
+  const at::Tensor y =
+      adapts(name) ? adapted_in(z, params[name], adapter(params, name)) : linear_in(z, params[name]);
   return s_.bias ? y + params[name + "_bias"].differentiable() : y;
 }
 
