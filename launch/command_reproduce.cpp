@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/text.h"
+#include "comm/storage/directory_lock.h"
 #include "data/tokenizer.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
@@ -120,21 +121,41 @@ Places places_of(const ReproduceOptions& options, const std::string& root) {
     places.pictures = root + "/docs/results/" + options.paper;
   }
   if (!options.results.empty()) {
-    places.results = options.results;
+    places.work = places.results = options.results;
     places.report = options.results + "/report.md";
     places.pictures = options.results + "/pictures";
   }
-  places.work += "/runs";
+  places.work = fs::absolute(places.work).string();
   return places;
+}
+
+/// The program as it is now, kept for the units: who builds anew while they run must not mix two builds.
+Result<std::string> keep_program(const std::string& folder) {
+  const std::string kept = folder + "/tessera-" + build_id(), half = kept + ".tmp";
+  std::error_code failed;
+  if (fs::exists(kept, failed)) return fs::absolute(kept).string();
+  fs::copy_file(own_program(), half, fs::copy_options::overwrite_existing, failed);
+  if (!failed) fs::rename(half, kept, failed);
+  if (failed)
+    return fail(ExitCode::storage, "cannot copy ", own_program(), " to ", kept, ": ", failed.message());
+  return fs::absolute(kept).string();
 }
 
 Result<CampaignEnd> run_campaign(Campaign& campaign, const ExperimentSpec& spec, const ProfileSpec& profile,
                                  const std::string& root, const Places& places) {
+  const Result<DirectoryLock> lock = DirectoryLock::take(places.work);
+  if (!lock.ok()) {
+    if (lock.error().code != ExitCode::fenced) return lock.error();
+    return fail(ExitCode::failed,
+                "another tessera reproduce is at work on this experiment: ", lock.error().message,
+                "; --list and --report do not mind");
+  }
+  TESSERA_ASSIGN(const std::string program, keep_program(places.work));
   const std::string commit = first_line("git -C '" + root + "' describe --always --dirty");
   ChildRunner runner(spec, profile,
-                     {.program = own_program(),
+                     {.program = program,
                       .root = root,
-                      .work = places.work,
+                      .work = places.work + "/runs",
                       .commit = commit.empty() ? "unknown" : commit,
                       .build = build_id(),
                       .machine = describe_machine()});

@@ -37,8 +37,12 @@ Result<FinalScore> parse_final_score(const std::string& text) {
   const Json json = begin == std::string::npos ? Json() : Json::parse(text.substr(begin), nullptr, false);
   if (!json.is_object() || !json.contains("model"))
     return fail(ExitCode::failed, "tessera eval did not print a score: ", text.substr(0, 500));
-  const Json& model = json["model"];
-  return FinalScore{number_at(model, "loss"), number_at(model, "units"), number_at(model, "bits_per_byte")};
+  // A diverged model's loss is null; taken for 0 it would be the best of its grid.
+  const auto score = [&model = json["model"]](const char* name) {
+    const auto found = model.find(name);
+    return found != model.end() && found->is_number() ? found->get<double>() : std::nan("");
+  };
+  return FinalScore{score("loss"), score("units"), score("bits_per_byte")};
 }
 
 Result<UnitResult> measure_run(const UnitJob& job, bool alone, const std::string& metrics_file) {

@@ -20,7 +20,9 @@ double ArmRuns::typical(double UnitResult::*member) const {
 double ArmRuns::flops_per_second() const {
   std::vector<double> rates;
   for (const auto& [seed, result] : by_seed) {
-    if (result.compute_seconds > 0) rates.push_back(result.flops / result.compute_seconds);
+    // Compute is timed by the clock on the wall; on a busy machine the process had only a part of that.
+    const double share = std::min(1.0, result.cpu_seconds / result.wall_seconds);
+    if (result.compute_seconds > 0) rates.push_back(result.flops / (result.compute_seconds * share));
   }
   return median(rates);
 }

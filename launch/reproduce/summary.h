@@ -20,7 +20,7 @@ struct ArmRuns {
   double mean_loss() const { return mean(losses()); }
   /// Over the seeds: the median of a number of the result.
   double typical(double UnitResult::*member) const;
-  /// Operations per second of one core, as measured in the slots' steps.
+  /// Operations per second of processor time on one core, as measured in the slots' steps.
   double flops_per_second() const;
   /// Seconds that one round takes where every slot has a core of this speed and a link of so many Mbit/s in
   /// each direction (0: unlimited), by predict_round(). The coordinator's own link is taken as unlimited.

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "tests/launch/reproduce_fixtures.h"
 
 namespace tessera {
@@ -89,6 +91,9 @@ TEST_F(CampaignTest, SkipsWhatIsThere) {
   FakeRunner first(bowl), second(bowl);
   run(first, {.only = "diloco*tune*"});
   EXPECT_THAT(first.started, IsEmpty()) << "it waits for the inner rate, which was not asked for";
+  run(first, {.only = "rate*one"});
+  run(first, {.only = "diloco*tune*"});
+  EXPECT_THAT(first.started, ElementsAre("rate-s-text-tune-one")) << "one point of two chooses nothing";
   run(first, {.only = "rate*"});
   EXPECT_EQ(first.started.size(), 2u);
   run(first);
@@ -135,11 +140,13 @@ TEST_F(CampaignTest, AnArmThatCannotRunDoesNotStopTheOthers) {
 
 TEST_F(CampaignTest, AFailedPointLeavesTheOthersToChooseFrom) {
   FakeRunner runner([](const UnitJob& job) -> Result<double> {
-    if (job.unit.point == "mid") return fail(ExitCode::failed, "diverged");
+    if (job.unit.point == "mid") return fail(ExitCode::failed, "killed");
+    if (job.unit.point == "one") return std::nan("");  // diverged: a result, and not the best
     return bowl(job);
   });
   const CampaignEnd end = run(runner);
   EXPECT_EQ(end.failed, 1);
+  EXPECT_EQ(result("diloco-s-text-tune-low").recipe.at("inner.lr"), "0.006");
   EXPECT_EQ(result("cut-s-text-seed1").recipe.at("outer.lr"), "0.2") << "0.3 from the best, 0.9 is 0.4";
   FakeRunner retry(bowl);
   run(retry);

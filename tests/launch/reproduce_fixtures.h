@@ -147,15 +147,17 @@ class FakeRunner final : public UnitRunner {
     if (jobs_.empty()) return std::nullopt;
     const UnitJob job = jobs_.front();
     jobs_.pop_front();
-    const Result<double> loss = loss_(job);
-    if (!loss.ok()) return UnitEnd{job.unit.name, loss.error()};
-    return UnitEnd{job.unit.name, result_of(job, *loss)};
+    return end_of(job, loss_(job));
   }
   void stop() override {
     stopped = jobs_.size();
     jobs_.clear();
   }
 
+  static UnitEnd end_of(const UnitJob& job, const Result<double>& loss) {
+    if (!loss.ok()) return {job.unit.name, loss.error()};
+    return {job.unit.name, result_of(job, *loss)};
+  }
   static UnitResult result_of(const UnitJob& job, double loss) {
     UnitResult result;
     result.unit = job.unit;
@@ -165,8 +167,9 @@ class FakeRunner final : public UnitRunner {
     result.final_loss = loss;
     result.tokens = job.resolved.tokens();
     result.flops = job.resolved.flops();
-    result.wall_seconds = 10;
-    result.compute_seconds = 5;
+    result.wall_seconds = 20;
+    result.cpu_seconds = 10;
+    result.compute_seconds = 10;
     for (std::int64_t round = 2; round <= job.resolved.rounds; round += 2) {
       const double part = static_cast<double>(round) / static_cast<double>(job.resolved.rounds);
       result.curve.push_back({.round = round,

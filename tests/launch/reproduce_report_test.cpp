@@ -149,7 +149,8 @@ TEST_F(ReportTest, TimeOnALinkIsComputeAndTransferOfARound) {
   const std::vector<UnitStatus> units = run({{"diloco", {2}}, {"cut", {2}}});
   const std::vector<ArmRuns> runs = runs_of(spec_, profile().covers.front(), units);
   const ArmRuns& diloco = *find_runs(runs, "diloco");
-  // 8 rounds of 4 slots x 10 steps x 100 operations in 5 s of compute: a slot's round takes 5/32 s.
+  // 8 rounds of 4 slots x 10 steps x 100 operations in 10 s of compute, of which the process had half a core:
+  // a slot's round takes 5/32 s.
   EXPECT_NEAR(diloco.flops_per_second(), 8 * 4000 / 5.0, 1e-9);
   EXPECT_NEAR(diloco.round_seconds(0), 5.0 / 32, 1e-12);
   EXPECT_NEAR(diloco.round_seconds(0.008), 5.0 / 32 + 2 * 500 * 8 / 8000.0, 1e-12) << "500 bytes each way";
@@ -231,6 +232,7 @@ TEST_F(MeasureTest, RefusesRunsThatAreNotWhole) {
   EXPECT_THAT(measure_run(job(), false, scratch_.path() + "/metrics.jsonl").error().message,
               HasSubstr("consumed 20488 tokens, but its recipe means 20480"));
   EXPECT_FALSE(parse_final_score("warning: something").ok());
+  EXPECT_TRUE(std::isnan(parse_final_score("{\"model\": {\"loss\": null}}")->loss)) << "a diverged model";
   EXPECT_EQ(parse_final_score("a warning\n{\"model\": {\"loss\": 1.5, \"units\": 10}}")->loss, 1.5);
 }
 

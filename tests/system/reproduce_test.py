@@ -104,6 +104,11 @@ class Reproduce(RunTest):
         self.assertEqual(done.returncode, code, done.stdout[-3000:] + done.stderr[-2000:])
         return done.stdout
 
+    def reproduce_says_why(self, code):
+        done = subprocess.run([TESSERA, "reproduce", "tiny"], cwd=self.scratch, capture_output=True, text=True)
+        self.assertEqual(done.returncode, code, done.stdout)
+        return done.stderr
+
     def result(self, unit):
         with open(os.path.join(self.folder, "results", unit + ".json")) as file:
             return json.load(file)
@@ -159,6 +164,7 @@ class Reproduce(RunTest):
             self.assertIsNone(process.poll())
             time.sleep(0.02)
         time.sleep(0.3)
+        self.assertIn("another tessera reproduce is at work", self.reproduce_says_why(code=1))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 75, out + err)
