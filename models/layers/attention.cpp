@@ -24,6 +24,8 @@ Rotary::Rotary(std::int64_t positions, std::int64_t head_dim) {
       sin_.mutable_data_ptr<double>()[p * half + i] = std::sin(angle);
     }
   }
+  cos_fp32_ = cos_.to(at::kFloat);
+  sin_fp32_ = sin_.to(at::kFloat);
 }
 
 at::Tensor Rotary::operator()(const at::Tensor& x) const {

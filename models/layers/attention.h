@@ -14,8 +14,13 @@ class Rotary {
   /// x [B, H, T, head_dim] at positions 0..T-1.
   at::Tensor operator()(const at::Tensor& x) const;
 
+  /// The tables in fp32, [positions, head_dim / 2].
+  const at::Tensor& cos() const { return cos_fp32_; }
+  const at::Tensor& sin() const { return sin_fp32_; }
+
  private:
   at::Tensor cos_, sin_;  ///< [positions, head_dim / 2], double
+  at::Tensor cos_fp32_, sin_fp32_;
 };
 
 /// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G).

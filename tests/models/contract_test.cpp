@@ -27,12 +27,15 @@ std::vector<Case> cases() {
   for (const char* settings : {
            R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "context": 12, "tied": false,
                "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"})",
-           R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})",
-           R"({"width": 24, "layers": 1, "heads": 4, "kv_heads": 2, "context": 12, "positions": "rotary",
-               "activation": "swiglu", "bias": true, "adapter_rank": 3, "adapter_alpha": 6,
-               "adapter_targets": "mlp+heads"})"}) {
-    all.push_back({"gpt", Json::parse(settings)});
+           R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})"}) {
+    for (const char* block : {"fast", "plain"}) {
+      all.push_back({"gpt", Json::parse(settings)});
+      all.back().settings["block"] = block;
+    }
   }
+  all.push_back({"gpt", Json::parse(R"({"width": 24, "layers": 1, "heads": 4, "kv_heads": 2, "context": 12,
+                "positions": "rotary", "activation": "swiglu", "bias": true, "adapter_rank": 3, "adapter_alpha": 6,
+                "adapter_targets": "mlp+heads"})")});
   return all;
 }
 
