@@ -77,7 +77,8 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .batch = recipe->batch,
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
-                    .eval_batches = recipe->eval.batches};
+                    .eval_batches = recipe->eval.batches,
+                    .uncut_flops = step_flops_uncut(model.specs, model.family->cost(), 1).total()};
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};

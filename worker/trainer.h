@@ -22,6 +22,7 @@ struct TrainerSettings {
   bool steps_locally = true;      ///< false: gradients are brought to the coordinator, which steps
   std::int64_t eval_batch = 16;   ///< samples per held-out batch
   std::int64_t eval_batches = 0;  ///< held-out batches per evaluation; 0: all
+  double uncut_flops = 0;  ///< per unit, of a slot that trains everything; 0: what the family's specs say
 };
 
 /// What a trainer works with; owned by whoever assembles the worker.
@@ -49,6 +50,7 @@ class Trainer {
   TrainerParts parts_;
   TrainerSettings settings_;
   std::int64_t trainable_parameters_;
+  CostModel cost_;
 };
 
 }  // namespace tessera
