@@ -14,6 +14,7 @@
 #include "base/random.h"
 #include "models/family.h"
 #include "models/layers/attention.h"
+#include "models/layers/fast_block.h"
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
 #include "models/layers/sliced_linear.h"
@@ -24,7 +25,7 @@ namespace {
 
 struct GptSettings : Settings {
   std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
-  std::string positions = "learned", activation = "gelu", norm = "layernorm";
+  std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast";
   bool bias = false, tied = true;
 
   void fields(FieldVisitor& f) override {
@@ -46,6 +47,12 @@ struct GptSettings : Settings {
     f.field({"activation", "of the MLP", one_of({"gelu", "swiglu"})}, activation);
     f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
     f.field({"bias", "biases in projections and layer norms"}, bias);
+    f.field(
+        {"block",
+         "fast: hand-written forward and backward of each block where there is one (fp32 on the CPU); plain: "
+         "one operator after another, the reference",
+         one_of({"fast", "plain"})},
+        block);
     f.field({"tied", "the output head is the token embedding"}, tied);
   }
 
@@ -99,6 +106,9 @@ class Gpt final : public Family {
                 Input input = Input::of_this) const;
   at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
   at::Tensor mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+  /// True if the hand-written block can stand in for the layers.
+  bool fast(const ParamStore& params) const;
+  at::Tensor fast_layer(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
 
   GptSettings s_;
   std::int64_t head_dim_ = 0;
@@ -240,6 +250,39 @@ at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const a
   return in(params, prefix + "down", hidden);
 }
 
+bool Gpt::fast(const ParamStore& params) const {
+  const at::Tensor& any = params["embed.tokens"].full;
+  return s_.block == "fast" && any.scalar_type() == at::kFloat && any.is_cpu();
+}
+
+at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x) const {
+  const auto get = [&](const char* name, bool there = true) { return there ? &params[b + name] : nullptr; };
+  const bool bias = s_.bias, norm_bias = s_.bias && s_.norm == "layernorm";
+  const FastBlockParameters parameters{.norm1_gain = get("norm1.gain"),
+                                       .norm1_bias = get("norm1.bias", norm_bias),
+                                       .q = get("attention.q"),
+                                       .k = get("attention.k"),
+                                       .v = get("attention.v"),
+                                       .q_bias = get("attention.q_bias", bias),
+                                       .k_bias = get("attention.k_bias", bias),
+                                       .v_bias = get("attention.v_bias", bias),
+                                       .o = get("attention.o"),
+                                       .o_bias = get("attention.o_bias", bias),
+                                       .norm2_gain = get("norm2.gain"),
+                                       .norm2_bias = get("norm2.bias", norm_bias),
+                                       .up = get("mlp.up"),
+                                       .gate = get("mlp.gate", swiglu()),
+                                       .up_bias = get("mlp.up_bias", bias),
+                                       .gate_bias = get("mlp.gate_bias", bias && swiglu()),
+                                       .down = get("mlp.down"),
+                                       .down_bias = get("mlp.down_bias", bias)};
+  const FastBlockShape shape{s_.width, s_.heads, s_.kv_heads,         head_dim_,
+                             s_.ffn,   swiglu(), s_.norm == "rmsnorm"};
+  const at::Tensor cos = rotary_ ? rotary_->cos() : at::Tensor(),
+                   sin = rotary_ ? rotary_->sin() : at::Tensor();
+  return fast_block(x, shape, parameters, cos, sin, params.arena());
+}
+
 NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) const {
   const auto found = batch.find("tokens");
   TESSERA_CHECK(found != batch.end(), ": the batch has no tokens");
@@ -248,13 +291,20 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
   TESSERA_CHECK_LE(tokens.size(1), s_.context);
   at::Tensor x = at::embedding(params["embed.tokens"].differentiable(), tokens);
   if (!rotary_) x = x + params["embed.positions"].differentiable().narrow(0, 0, tokens.size(1));
+  const Parameter& head = params[s_.tied ? "embed.tokens" : "head"];
+  if (fast(params)) {
+    params.arena()->expect(tokens.numel());
+    for (std::int64_t layer = 0; layer < s_.layers; ++layer) x = fast_layer(params, block(layer), x);
+    const Parameter* const bias = s_.bias && s_.norm == "layernorm" ? &params["final_norm.bias"] : nullptr;
+    return {{"logits",
+             fast_head(x, s_.norm == "rmsnorm", params["final_norm.gain"], bias, head, params.arena())}};
+  }
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
     x = x + attention(params, b + "attention.", norm(params, b + "norm1", x));
     x = x + mlp(params, b + "mlp.", norm(params, b + "norm2", x));
   }
-  x = norm(params, "final_norm", x);
-  return {{"logits", linear_out(x, params[s_.tied ? "embed.tokens" : "head"])}};
+  return {{"logits", linear_out(norm(params, "final_norm", x), head)}};
 }
 
 NamedTensors Gpt::example_batch(std::uint64_t seed) const {

@@ -15,6 +15,10 @@ Rotary::Rotary(std::int64_t positions, std::int64_t head_dim) : positions_(posit
   TESSERA_CHECK_EQ(head_dim % 2, 0);
 }
 
+void Rotary::filled() const {
+  std::call_once(once_, [this] { fill(); });
+}
+
 void Rotary::fill() const {
   const std::int64_t half = head_dim_ / 2;
   cos_ = at::empty({positions_, half}, at::kDouble);
@@ -27,10 +31,12 @@ void Rotary::fill() const {
       sin_.mutable_data_ptr<double>()[p * half + i] = std::sin(angle);
     }
   }
+  cos_fp32_ = cos_.to(at::kFloat);
+  sin_fp32_ = sin_.to(at::kFloat);
 }
 
 at::Tensor Rotary::operator()(const at::Tensor& x) const {
-  std::call_once(filled_, [this] { fill(); });
+  filled();
   const std::int64_t half = cos_.size(1);
   const at::Tensor cos = cos_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());
   const at::Tensor sin = sin_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());

@@ -15,11 +15,17 @@ class Rotary {
   /// x [B, T, H, head_dim] at positions 0..T-1.
   at::Tensor operator()(const at::Tensor& x) const;
 
+  /// The tables in fp32, [positions, head_dim / 2].
+  const at::Tensor& cos() const { return filled(), cos_fp32_; }
+  const at::Tensor& sin() const { return filled(), sin_fp32_; }
+
  private:
+  void filled() const;
   void fill() const;
   std::int64_t positions_, head_dim_;
-  mutable std::once_flag filled_;
+  mutable std::once_flag once_;
   mutable at::Tensor cos_, sin_;  ///< [positions, head_dim / 2], double
+  mutable at::Tensor cos_fp32_, sin_fp32_;
 };
 
 /// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G).

@@ -28,7 +28,10 @@ std::vector<Case> cases() {
            R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "context": 12, "tied": false,
                "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"})",
            R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})"}) {
-    all.push_back({"gpt", Json::parse(settings)});
+    for (const char* block : {"fast", "plain"}) {
+      all.push_back({"gpt", Json::parse(settings)});
+      all.back().settings["block"] = block;
+    }
   }
   return all;
 }
