@@ -47,11 +47,13 @@ StepFlops step_flops_uncut(const std::vector<ParamSpec>& specs, const CostModel&
 
 StepMemory step_memory(const std::vector<MemoryStage>& stages) {
   StepMemory memory;
+  double alive = 0;
+  for (const MemoryStage& stage : stages) alive += stage.reserved;
   for (const MemoryStage& stage : stages) {
-    memory.peak = std::max(memory.peak, memory.activations + stage.kept + stage.forward);
-    memory.activations += stage.kept;
+    memory.peak = std::max(memory.peak, alive + stage.kept + stage.forward);
+    alive += stage.kept;
+    memory.activations += stage.kept + stage.held;
   }
-  double alive = memory.activations;
   for (auto stage = stages.rbegin(); stage != stages.rend(); ++stage) {
     memory.gradients += stage->gradients;
     memory.peak = std::max(memory.peak, alive + memory.gradients + stage->backward);

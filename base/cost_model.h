@@ -21,6 +21,8 @@ namespace tessera {
 struct MemoryStage {
   std::string name;
   double kept = 0;       ///< made by its forward and alive until its backward is done
+  double held = 0;       ///< the same, but in reserved memory
+  double reserved = 0;   ///< memory that layers keep over the steps to use it again, for all stages
   double forward = 0;    ///< the most that is alive besides while its forward runs
   double backward = 0;   ///< the most that is alive besides while its backward runs
   double gradients = 0;  ///< of its parameters: they stay until the next step
@@ -53,9 +55,10 @@ StepFlops step_flops_uncut(const std::vector<ParamSpec>& specs, const CostModel&
 
 /// What a walk through the stages and back finds, in bytes.
 struct StepMemory {
-  double activations = 0;  ///< kept from forward to backward, all stages together
+  double activations = 0;  ///< kept or held from forward to backward, all stages together
   double gradients = 0;
-  double peak = 0;  ///< the most of activations, gradients and passing buffers that is alive at once
+  double peak =
+      0;  ///< the most of activations, gradients, passing and reserved buffers that is there at once
 };
 StepMemory step_memory(const std::vector<MemoryStage>& stages);
 

@@ -75,6 +75,50 @@ std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs)
   return total;
 }
 
+RowSet common_rows(const RowSet& a, const RowSet& b) {
+  RowSet common;
+  for (const auto& [param, ranges] : a) {
+    const auto others = b.find(param);
+    if (others == b.end()) continue;
+    for (const Rows& x : ranges) {
+      for (const Rows& y : others->second)
+        add_rows(common, param, {std::max(x.begin, y.begin), std::min(x.end, y.end)});
+    }
+  }
+  return common;
+}
+
+RowSet rows_without(const RowSet& all, const RowSet& taken) {
+  RowSet rest;
+  for (const auto& [param, ranges] : all) {
+    const auto holes = taken.find(param);
+    for (const Rows& rows : ranges) {
+      std::int64_t next = rows.begin;
+      if (holes != taken.end()) {
+        for (const Rows& hole : holes->second) {
+          add_rows(rest, param, {next, std::min(hole.begin, rows.end)});
+          next = std::max(next, hole.end);
+        }
+      }
+      add_rows(rest, param, {next, rows.end});
+    }
+  }
+  return rest;
+}
+
+RowSet CutGroup::rows_of(std::int64_t begin, std::int64_t end) const {
+  RowSet rows;
+  for (const Member& member : members) {
+    if (member.only_unit < 0) {
+      add_rows(rows, member.param,
+               {member.offset + begin * member.rows_per_unit, member.offset + end * member.rows_per_unit});
+    } else if (begin <= member.only_unit && member.only_unit < end) {
+      add_rows(rows, member.param, {member.offset, member.offset + member.rows_per_unit});
+    }
+  }
+  return rows;
+}
+
 std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows) {
   if (rows.begin == 0 && rows.end == all_rows) return param;
   return param + "[" + std::to_string(rows.begin) + ":" + std::to_string(rows.end) + "]";

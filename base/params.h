@@ -18,7 +18,12 @@ enum class Role : std::uint8_t {
   weight,  ///< trained, merged with the outer rule
   buffer,  ///< follows the data (batch norm): merged by mean, without momentum
   local,   ///< belongs to a slot, never sent
+  frozen,  ///< a weight that stays as it began: nobody trains it, so it is never sent
 };
+/// Whether slots and coordinator exchange parameters of this role.
+inline bool travels(Role role) {
+  return role == Role::weight || role == Role::buffer;
+}
 
 struct ParamSpec {
   std::string name;                 ///< "blocks.3.mlp.up"
@@ -48,36 +53,44 @@ struct Rows {
 using RowSet = std::map<std::string, std::vector<Rows>>;
 void add_rows(RowSet& set, const std::string& param, Rows rows);
 std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs);
+RowSet common_rows(const RowSet& a, const RowSet& b);
+RowSet rows_without(const RowSet& all, const RowSet& taken);
 /// "name[begin:end]", or the bare name for the whole parameter: the key of a piece in files and messages.
 std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows);
 
 /// Parameters that a family declares to be cuttable together: unit u owns rows [offset + u*rows_per_unit, +
 /// rows_per_unit) of each member. Hidden unit u of an MLP: row u of up and gate, entry u of their bias, row u
-/// of down (stored [hidden, width]).
+/// of down (stored [hidden, width]). A member may also belong to one unit alone: a block's tensors to that
+/// block.
 struct CutGroup {
   std::string name;  ///< "blocks.3.mlp"
-  std::string kind;  ///< which cut settings select it: "mlp", "heads"
-  std::string unit;  ///< what is counted: "units", "groups"
+  std::string kind;  ///< which cut settings select it: "mlp", "heads", "layer"
+  std::string unit;  ///< what is counted: "units", "groups", "layers"
   std::int64_t units = 0;
   struct Member {
     std::string param;
     std::int64_t rows_per_unit = 1;
     std::int64_t offset = 0;
+    std::int64_t only_unit = -1;  ///< the unit that alone owns rows [offset, + rows_per_unit); -1: spread
   };
   std::vector<Member> members;
+  /// Rows of the units [begin, end).
+  RowSet rows_of(std::int64_t begin, std::int64_t end) const;
 };
 
 /// A named piece of parameters that is owned as one: "blocks.3.mlp/units[512:1024]", "shared".
 struct Slice {
   std::string name;
   RowSet rows;
-  std::vector<std::int32_t> owners;  ///< slots, ascending; never empty
+  std::vector<std::int32_t> owners;  ///< slots, ascending
 };
 
 /// Who trains what. Slices tile every trainable parameter exactly.
 struct Plan {
   std::int32_t slots = 0;
   std::vector<Slice> slices;
+  bool may_rest = false;           ///< slices may have no owner: their rounds come later
+  std::vector<std::string> notes;  ///< sentences on what a user might not expect
   RowSet owned_by(std::int32_t slot) const;
 };
 

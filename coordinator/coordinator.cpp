@@ -214,7 +214,7 @@ void Coordinator::finish_fetch(SlotId slot) {
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const auto contribution =
       decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned[slot.value],
+  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned(slot, key.version),
                                                       contribution->tensors)
                                    : Status(contribution.error());
   if (!valid.ok()) {
@@ -240,6 +240,9 @@ Status Coordinator::perform(const action::Merge& merge) {
   const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
   const auto merged_at = std::chrono::steady_clock::now();
+  // Slices whose turn comes later have no owner, and are not missed.
+  RowSet missed = outcome.uncovered_rows;
+  if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
   const TensorMap tensors = fragment_state(sealed.fragment);
   TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
   const FragmentHead head = offer_head(sealed.fragment, version, {});
@@ -250,7 +253,7 @@ Status Coordinator::perform(const action::Merge& merge) {
                      .version = version,
                      .state = state_digest(tensors),
                      .parameters = head.parameters,
-                     .uncovered = outcome.uncovered,
+                     .uncovered = elements_in(missed, parts_.specs),
                      .seconds = seconds(merged_at - begin)});
   return {};
 }

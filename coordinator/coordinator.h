@@ -1,6 +1,7 @@
 // The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint
 // and a run directory. One thread. The loop is in pump(); a process calls it until done().
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -22,7 +23,8 @@ struct CoordinatorParts {
   RunStoreSettings store;
   std::vector<ParamSpec> specs;
   std::shared_ptr<const OuterMethod> method;
-  TensorMap initial;         ///< parameters before training, F32 by name
+  std::function<RowSet(Version)> trained;  ///< rows that some slot owns at a version; empty: all
+  TensorMap initial;                       ///< parameters before training, F32 by name
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
   std::string host;  ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
   std::string unit = "units";

@@ -68,7 +68,7 @@ void add(TotalCost& total, const SlotCost& slot, const CostSettings& settings) {
 void note_uneven_owners(const Plan& plan, CostReport& report) {
   std::size_t fewest = plan.slots, most = 0;
   for (const Slice& slice : plan.slices) {
-    if (slice.name == "shared") continue;
+    if (slice.name == "shared" || slice.owners.empty()) continue;
     fewest = std::min(fewest, slice.owners.size());
     most = std::max(most, slice.owners.size());
   }
@@ -117,7 +117,9 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   }
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
-  report.coordinator_bytes = (2 * kFloat + kDouble) * report.parameters;
+  // What nobody trains is kept, but never merged.
+  report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs);
+  report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;
 }

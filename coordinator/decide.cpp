@@ -8,7 +8,7 @@ namespace tessera {
 
 State::State(CoordinatorSettings given, Ledger recovered)
     : settings(std::move(given)), ledger(std::move(recovered)) {
-  TESSERA_CHECK_EQ(settings.owned.size(), ledger.slots.size());
+  TESSERA_CHECK_EQ(static_cast<std::size_t>(settings.slots()), ledger.slots.size());
   fragments.resize(ledger.fragments.size());
 }
 

@@ -205,7 +205,7 @@ void Step::grant(SlotId id) {
   Grant grant;
   grant.slot = id;
   grant.attempt = slot.attempt;
-  grant.owned = s_.settings.owned[id.value];
+  grant.owned = s_.settings.owned(id, s_.fragments.front().head.version);
   for (std::size_t f = 0; f < s_.fragments.size(); ++f) grant.heads.push_back(s_.fragments[f].head);
   grant.slot_state = slot.state;
   const FragmentId last = s_.last_fragment();

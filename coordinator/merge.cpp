@@ -186,12 +186,12 @@ Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> 
   std::set<std::string> seen;
   for (const auto& fragment : fragments_) {
     for (const std::string& name : fragment) {
-      TESSERA_CHECK(spec_of(name).role != Role::local, ": ", name, " is local and in a fragment");
+      TESSERA_CHECK(travels(spec_of(name).role), ": ", name, " is never sent but in a fragment");
       TESSERA_CHECK(seen.insert(name).second, ": ", name, " is in two fragments");
     }
   }
   for (const ParamSpec& spec : specs_) {
-    TESSERA_CHECK(spec.role == Role::local || seen.count(spec.name), ": ", spec.name, " is in no fragment");
+    TESSERA_CHECK(!travels(spec.role) || seen.count(spec.name), ": ", spec.name, " is in no fragment");
   }
 }
 
@@ -258,6 +258,7 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
       if (!covered) {
         outcome.uncovered += static_cast<std::int64_t>(count);
         outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
+        add_rows(outcome.uncovered_rows, name, rows);
         return;
       }
       Update update{&spec, rows, values.subspan(begin, count), mean.sum.subspan(begin, count), {}};

@@ -26,6 +26,7 @@ struct MergeOutcome {
   std::int64_t updated = 0;    ///< trained coordinates with at least one contribution
   std::int64_t uncovered = 0;  ///< trained coordinates with none: parameter and state were left alone
   std::vector<std::string> uncovered_pieces;  ///< the same by piece_name
+  RowSet uncovered_rows;                      ///< and as rows
   double delta_norm = 0;                      ///< L2 norm of the merged delta (or gradient)
 };
 

@@ -6,172 +6,181 @@
 #include <set>
 
 #include "base/text.h"
+#include "coordinator/assign.h"
+#include "coordinator/cuts.h"
 
 namespace tessera {
 namespace {
 
-using Sentences = std::vector<std::string>;
-
-/// The cut groups that a cut setting like "mlp+heads" selects, in the family's order.
-std::vector<CutGroup> selected_groups(const std::vector<CutGroup>& cuts, const std::string& cut,
-                                      Sentences& wrong) {
-  if (cut == "none") return {};
-  std::set<std::string> kinds;
-  for (const CutGroup& group : cuts) kinds.insert(group.kind);
-  std::vector<std::string> known{"none"};
-  known.insert(known.end(), kinds.begin(), kinds.end());
-  std::set<std::string> chosen;
-  for (const std::string& kind : split(cut, '+')) {
-    if (kinds.count(kind)) {
-      chosen.insert(kind);
-    } else if (kind == "none") {
-      wrong.push_back("partial.cut = '" + cut + "' joins 'none' with a cut; use one or the other.");
-    } else {
-      const std::string near = nearest_name(kind, known);
-      wrong.push_back("partial.cut: this model has no cut named '" + kind + "'" +
-                      (near.empty() ? "." : "; did you mean '" + near + "'?") +
-                      " It can be cut by: " + join(known, ", ") + ".");
-    }
-  }
-  std::vector<CutGroup> groups;
-  for (const CutGroup& group : cuts) {
-    if (chosen.count(group.kind)) groups.push_back(group);
-  }
-  return groups;
-}
-
-/// "2 and 5", the divisors of `units` next to `n` on both sides.
-std::string nearest_divisors(std::int64_t units, std::int64_t n) {
-  std::int64_t below = 1, above = units;
-  for (std::int64_t d = 1; d <= units; ++d) {
-    if (units % d != 0) continue;
-    if (d < n) below = d;
-    if (d > n) {
-      above = d;
-      break;
-    }
-  }
-  return above > n ? std::to_string(below) + " and " + std::to_string(above) : std::to_string(below);
-}
-
-void check_slices(const std::vector<CutGroup>& groups, const PartialSettings& settings, std::int32_t slots,
-                  Sentences& wrong) {
-  const std::int64_t n = settings.slices;
-  const std::string setting = "partial.slices = " + std::to_string(n);
-  if (settings.cut == "none") {
-    if (n != 1)
-      wrong.push_back(
-          setting +
-          " needs something to cut, but partial.cut is 'none'; set partial.cut or leave slices at 1.");
-    return;
-  }
-  if (n > slots) {
-    wrong.push_back(setting + " leaves " + std::to_string(n - slots) +
-                    " slices without an owner: there are only " + std::to_string(slots) +
-                    " slots; use at most " + std::to_string(slots) + " slices or more slots.");
-  }
-  std::int64_t common = 0;  // a number of slices has to divide the units of every group
-  for (const CutGroup& group : groups) common = std::gcd(common, group.units);
-  std::set<std::pair<std::string, std::int64_t>> told;  // one sentence for all layers that are alike
-  for (const CutGroup& group : groups) {
-    if (group.units % n == 0 || !told.insert({group.kind, group.units}).second) continue;
-    wrong.push_back(setting + " does not divide the " + std::to_string(group.units) + " " + group.unit +
-                    " of " + group.name + "; nearest that do: " + nearest_divisors(common, n) + ".");
-  }
-}
-
-/// Rows that the units [begin, end) of a group own of one member.
-Rows rows_of_units(const CutGroup::Member& member, std::int64_t begin, std::int64_t end) {
-  return {member.offset + begin * member.rows_per_unit, member.offset + end * member.rows_per_unit};
-}
-
-/// Everything trainable that no slice of `cut` holds.
-RowSet uncut_rows(const std::vector<ParamSpec>& specs, const RowSet& cut) {
-  RowSet rest;
+RowSet all_rows(const std::vector<ParamSpec>& specs) {
+  RowSet all;
   for (const ParamSpec& spec : specs) {
-    if (spec.role != Role::weight) continue;
-    std::int64_t next = 0;
-    if (auto found = cut.find(spec.name); found != cut.end()) {
-      for (const Rows& rows : found->second) {
-        add_rows(rest, spec.name, {next, rows.begin});
-        next = rows.end;
+    if (spec.role == Role::weight) add_rows(all, spec.name, {0, spec.rows()});
+  }
+  return all;
+}
+
+void check_parts(const Divisible& divisible, const PartialSettings& settings, Sentences& wrong) {
+  const std::string setting = "partial.slices = " + std::to_string(settings.slices);
+  const std::int64_t most = divisible.most_parts();
+  const std::string use = "; use at most " + std::to_string(most) + ".";
+  std::set<std::pair<std::string, std::int64_t>> told;  // one sentence for all layers that are alike
+  for (const Divisible::Group& from : divisible.groups) {
+    const auto units = static_cast<std::int64_t>(from.units.size());
+    if (units >= settings.slices || !told.insert({from.group.kind, units}).second) continue;
+    wrong.push_back(setting + " is more than the " + std::to_string(units) + " " + from.group.unit + " of " +
+                    from.group.name + use);
+  }
+  const auto tensors = static_cast<std::int64_t>(divisible.tensors.size());
+  if (tensors > 0 && tensors < settings.slices) {
+    wrong.push_back(setting + " is more than the " + std::to_string(tensors) +
+                    " whole tensors of partial.cut = '" + settings.cut + "'" + use);
+  }
+}
+
+/// How equal the slots' predicted step times are, in percent of the longest.
+std::string balance_note(const std::vector<PartSlice>& slices, const std::vector<ParamSpec>& specs,
+                         const std::vector<std::vector<std::int32_t>>& owners,
+                         const PartialSettings& settings, const SlotWork& work) {
+  std::vector<ParamSpec> matrices;
+  std::copy_if(specs.begin(), specs.end(), std::back_inserter(matrices),
+               [](const ParamSpec& spec) { return spec.shape.size() >= 2; });
+  std::vector<double> held(owners.size(), 0);
+  for (const PartSlice& slice : slices)
+    held[slice.part] += static_cast<double>(elements_in(slice.slice.rows, matrices));
+  const double all = std::max(1.0, std::accumulate(held.begin(), held.end(), 0.0));
+  const auto spread = [&](bool sized) {
+    double shortest = 0, longest = 0;
+    for (std::size_t k = 0; k < owners.size(); ++k) {
+      for (const std::int32_t slot : owners[k]) {
+        const double share = sized ? held[k] / all : 1 / static_cast<double>(owners.size());
+        const double time = work.time(share, settings.speeds[slot]);
+        shortest = shortest == 0 ? time : std::min(shortest, time);
+        longest = std::max(longest, time);
       }
     }
-    add_rows(rest, spec.name, {next, spec.rows()});
-  }
-  return rest;
+    return std::to_string(static_cast<int>(100 * (longest - shortest) / longest + 0.5));
+  };
+  return "partial.assign = \"balanced\": by partial.speeds the fastest slot waits " + spread(true) +
+         "% of a step for the slowest; with equal slices it would wait " + spread(false) + "%.";
 }
 
 }  // namespace
 
-void PartialSettings::fields(FieldVisitor& f) {
-  f.field({"cut",
-           "what is divided among the slots: none (every slot trains everything, DiLoCo), or kinds of cut "
-           "that the model "
-           "declares, joined by '+': mlp (hidden units)"},
-          cut);
-  f.field(
-      {"slices",
-       "parts that each cut group is divided into; must divide its units, and be at most the number of slots",
-       at_least(1)},
-      slices);
-  f.field({"assign", "which slot owns which slice; modulo: slot s owns slice s mod slices of every group",
-           one_of({"modulo"})},
-          assign);
+Result<std::vector<ParamSpec>> trained_specs(std::vector<ParamSpec> specs, const PartialSettings& settings) {
+  Sentences wrong;
+  specs = mark_frozen(std::move(specs), settings, wrong);
+  if (!wrong.empty()) return fail(ExitCode::usage, join(wrong, "\n"));
+  return specs;
 }
 
-std::vector<std::string> PartialSettings::problems() const {
-  if (cut == "none" && slices > 1)
-    return {"partial.slices = " + std::to_string(slices) + " needs a partial.cut other than 'none'"};
-  return {};
+Result<PlanSchedule> PlanSchedule::make(const std::vector<ParamSpec>& specs,
+                                        const std::vector<CutGroup>& cuts, const PartialSettings& settings,
+                                        std::int32_t slots, const CostModel& cost) {
+  TESSERA_CHECK_LE(1, slots);
+  TESSERA_CHECK_LE(1, settings.slices);
+  Sentences wrong = settings.problems();
+  for (std::string& problem : assignment_problems(settings, slots)) wrong.push_back(std::move(problem));
+  const Divisible divisible = select_cut(specs, cuts, settings, wrong);
+  check_parts(divisible, settings, wrong);
+  if (!wrong.empty()) return fail(ExitCode::usage, join(wrong, "\n"));
+
+  PlanSchedule schedule;
+  schedule.slots_ = slots;
+  schedule.everybody_.resize(slots);
+  std::iota(schedule.everybody_.begin(), schedule.everybody_.end(), 0);
+  RowSet cut;
+  if (!divisible.empty()) {
+    schedule.owners_ = owners_of_parts(settings, slots);
+    const SlotWork work = work_of(divisible, cost);
+    const std::vector<double> shares = shares_of_parts(settings, schedule.owners_, divisible, work);
+    const std::vector<PartSlice> slices = divide(divisible, shares, schedule.notes_);
+    if (settings.assign == "balanced")
+      schedule.notes_.push_back(balance_note(slices, specs, schedule.owners_, settings, work));
+    for (const PartSlice& slice : slices) {
+      schedule.slices_.push_back(slice.slice);
+      schedule.part_.push_back(slice.part);
+      for (const auto& [param, ranges] : slice.slice.rows) {
+        for (const Rows& rows : ranges) add_rows(cut, param, rows);
+      }
+    }
+    schedule.rotate_every_ = settings.rotate_every;
+    schedule.may_rest_ = settings.blocks();
+  }
+  Slice shared{"shared", rows_without(all_rows(specs), cut), {}};
+  if (!shared.rows.empty()) {
+    schedule.slices_.push_back(std::move(shared));
+    schedule.part_.push_back(-1);
+  }
+  const Plan first = schedule.at({0});
+  for (std::int32_t slot = 0; slot < slots; ++slot) {
+    if (!first.owned_by(slot).empty()) continue;
+    return fail(ExitCode::usage, "partial.", settings.assign == "explicit" ? "owners" : "slices",
+                " leaves slot ", slot, " nothing to train: all is cut, and no slice is its own.");
+  }
+  check_plan(first, specs);
+  return schedule;
+}
+
+std::int64_t PlanSchedule::turn(Version version) const {
+  return rotate_every_ > 0 && parts() > 0 ? version.value / rotate_every_ % parts() : 0;
+}
+
+/// Slot k, which begins with part p, owns part p + turn: part p belongs to who began with p - turn.
+const std::vector<std::int32_t>& PlanSchedule::owners_of(std::size_t slice, Version version) const {
+  if (part_[slice] < 0) return everybody_;
+  return owners_[(part_[slice] - turn(version) + parts()) % parts()];
+}
+
+Plan PlanSchedule::at(Version version) const {
+  Plan plan{.slots = slots_, .slices = slices_, .may_rest = may_rest_, .notes = notes_};
+  for (std::size_t i = 0; i < slices_.size(); ++i) plan.slices[i].owners = owners_of(i, version);
+  return plan;
+}
+
+RowSet PlanSchedule::owned(SlotId slot, Version version) const {
+  RowSet owned;
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    const std::vector<std::int32_t>& owners = owners_of(i, version);
+    if (!std::binary_search(owners.begin(), owners.end(), slot.value)) continue;
+    for (const auto& [param, ranges] : slices_[i].rows) {
+      for (const Rows& rows : ranges) add_rows(owned, param, rows);
+    }
+  }
+  return owned;
+}
+
+RowSet PlanSchedule::trained(Version version) const {
+  RowSet trained;
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    if (owners_of(i, version).empty()) continue;
+    for (const auto& [param, ranges] : slices_[i].rows) {
+      for (const Rows& rows : ranges) add_rows(trained, param, rows);
+    }
+  }
+  return trained;
+}
+
+bool PlanSchedule::changes_at(Version version) const {
+  return version.value > 0 && turn(version) != turn({version.value - 1});
 }
 
 Result<Plan> make_plan(const std::vector<ParamSpec>& specs, const std::vector<CutGroup>& cuts,
-                       const PartialSettings& settings, std::int32_t slots) {
-  TESSERA_CHECK_LE(1, slots);
-  TESSERA_CHECK_LE(1, settings.slices);
-  Sentences wrong;
-  const std::vector<CutGroup> groups = selected_groups(cuts, settings.cut, wrong);
-  check_slices(groups, settings, slots, wrong);
-  if (!wrong.empty()) return fail(ExitCode::usage, join(wrong, "\n"));
-
-  Plan plan{slots, {}};
-  RowSet cut;
-  const std::int64_t n = settings.slices;
-  for (const CutGroup& group : groups) {
-    for (std::int64_t k = 0; k < n; ++k) {
-      const std::int64_t begin = k * group.units / n, end = (k + 1) * group.units / n;
-      Slice slice;
-      slice.name =
-          group.name + "/" + group.unit + "[" + std::to_string(begin) + ":" + std::to_string(end) + "]";
-      for (const CutGroup::Member& member : group.members) {
-        add_rows(slice.rows, member.param, rows_of_units(member, begin, end));
-        add_rows(cut, member.param, rows_of_units(member, begin, end));
-      }
-      for (std::int32_t slot = static_cast<std::int32_t>(k); slot < slots;
-           slot += static_cast<std::int32_t>(n)) {
-        slice.owners.push_back(slot);
-      }
-      plan.slices.push_back(std::move(slice));
-    }
-  }
-  Slice shared{"shared", uncut_rows(specs, cut), std::vector<std::int32_t>(slots)};
-  std::iota(shared.owners.begin(), shared.owners.end(), 0);
-  if (!shared.rows.empty()) plan.slices.push_back(std::move(shared));
-  check_plan(plan, specs);
-  return plan;
+                       const PartialSettings& settings, std::int32_t slots, const CostModel& cost) {
+  TESSERA_ASSIGN(const PlanSchedule schedule, PlanSchedule::make(specs, cuts, settings, slots, cost));
+  return schedule.at({0});
 }
 
 void check_plan(const Plan& plan, const std::vector<ParamSpec>& specs) {
   std::map<std::string, std::vector<Rows>> held;
   for (const Slice& slice : plan.slices) {
-    TESSERA_CHECK(!slice.owners.empty(), ": nobody owns ", slice.name);
+    TESSERA_CHECK(plan.may_rest || !slice.owners.empty(), ": nobody owns ", slice.name);
     TESSERA_CHECK(std::adjacent_find(slice.owners.begin(), slice.owners.end(), std::greater_equal<>()) ==
                       slice.owners.end(),
                   ": owners of ", slice.name, " are not ascending");
-    TESSERA_CHECK(slice.owners.front() >= 0 && slice.owners.back() < plan.slots, ": ", slice.name,
-                  " is owned by slot ", slice.owners.front(), " or ", slice.owners.back(), " of ",
-                  plan.slots);
+    TESSERA_CHECK(slice.owners.empty() || (slice.owners.front() >= 0 && slice.owners.back() < plan.slots),
+                  ": ", slice.name, " is owned by slot ", slice.owners.empty() ? 0 : slice.owners.back(),
+                  " of ", plan.slots);
     for (const auto& [param, ranges] : slice.rows) {
       held[param].insert(held[param].end(), ranges.begin(), ranges.end());
     }
@@ -194,8 +203,8 @@ void check_plan(const Plan& plan, const std::vector<ParamSpec>& specs) {
 }
 
 double auto_outer_lr(const PartialSettings& settings, double full_lr) {
-  const double slices = settings.cut == "none" ? 1.0 : static_cast<double>(settings.slices);
-  return full_lr * std::min(1.0, 2.0 / slices);
+  const bool jump_together = settings.cut != "none" && !settings.blocks();
+  return full_lr * std::min(1.0, 2.0 / (jump_together ? static_cast<double>(settings.slices) : 1.0));
 }
 
 }  // namespace tessera

@@ -1,37 +1,66 @@
-// Who trains what: turns the family's cut groups and the `partial` settings into a Plan. Pure and torch-free;
-// a function of its arguments alone, so that every role that computes the plan gets the same one.
+// Who trains what: turns the family's cut groups and the `partial` settings into plans. Pure and torch-free;
+// a function of its arguments alone, so that every role that computes a plan gets the same one.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "base/cost_model.h"
 #include "base/error.h"
-#include "base/fields.h"
+#include "base/ids.h"
 #include "base/params.h"
+#include "coordinator/partial_settings.h"
 
 namespace tessera {
 
-/// The table [partial] of a recipe.
-struct PartialSettings : Settings {
-  std::string cut = "none";       ///< "none", or kinds of cut groups joined by '+': "mlp", "mlp+heads"
-  std::int64_t slices = 1;        ///< N: parts that every selected cut group is divided into
-  std::string assign = "modulo";  ///< which slot owns which slice: slot s owns slice s mod N of every group
-  void fields(FieldVisitor& f) override;
-  std::vector<std::string> problems() const override;
+/// The parameters of the model as this run trains them: those that partial.frozen names have Role::frozen.
+/// Error (usage): a glob that matches nothing, or nothing left to train.
+Result<std::vector<ParamSpec>> trained_specs(std::vector<ParamSpec> specs, const PartialSettings& settings);
+
+/// Who trains what at each version: slices stay, their owners may move every partial.rotate_every rounds.
+///
+/// Slices of cut groups are named after their units ("blocks.3.mlp/units[512:1024]"), whole tensors after
+/// themselves; all other trainable rows form the slice "shared", owned by every slot. Only parameters of
+/// Role::weight are planned: buffers are brought whole by every slot, local and frozen ones never travel.
+class PlanSchedule {
+ public:
+  /// The user's mistakes come back as one Error (ExitCode::usage), a sentence with the numbers per line:
+  /// unknown cut, more slices than units, slices without an owner. `cost` is for assign balanced.
+  static Result<PlanSchedule> make(const std::vector<ParamSpec>& specs, const std::vector<CutGroup>& cuts,
+                                   const PartialSettings& settings, std::int32_t slots,
+                                   const CostModel& cost = {});
+
+  /// The plan of work that starts from `version`.
+  Plan at(Version version) const;
+  /// The same for one slot, and for all slots together.
+  RowSet owned(SlotId slot, Version version) const;
+  RowSet trained(Version version) const;
+  /// Whether some slot owns something else at `version` than at the version before.
+  bool changes_at(Version version) const;
+  /// Versions after which the owners are the first ones again; 1: they never change.
+  std::int64_t cycle() const { return rotate_every_ > 0 ? rotate_every_ * parts() : 1; }
+
+ private:
+  std::int64_t parts() const { return static_cast<std::int64_t>(owners_.size()); }
+  std::int64_t turn(Version version) const;
+  const std::vector<std::int32_t>& owners_of(std::size_t slice, Version version) const;
+
+  std::int32_t slots_ = 0;
+  std::vector<Slice> slices_;                      ///< without owners
+  std::vector<std::int64_t> part_;                 ///< of each slice; -1: all slots own it
+  std::vector<std::vector<std::int32_t>> owners_;  ///< of each part, in the first turn
+  std::vector<std::int32_t> everybody_;
+  std::int64_t rotate_every_ = 0;
+  bool may_rest_ = false;
+  std::vector<std::string> notes_;
 };
 
-/// Slice k of each selected group holds its units [k U/N, (k+1) U/N) and is named after them
-/// ("blocks.3.mlp/units[512:1024]"); slot s owns slice s mod N of every group. All other trainable rows form
-/// the slice "shared", owned by every slot.
-///
-/// Only parameters of Role::weight are planned: buffers are brought whole by every slot, local ones never
-/// travel. The user's mistakes come back as one Error (ExitCode::usage), a sentence with the numbers per
-/// line: unknown cut, slices that do not divide the units, slices without an owner.
+/// The plan at version 0.
 Result<Plan> make_plan(const std::vector<ParamSpec>& specs, const std::vector<CutGroup>& cuts,
-                       const PartialSettings& settings, std::int32_t slots);
+                       const PartialSettings& settings, std::int32_t slots, const CostModel& cost = {});
 
-/// Aborts unless the slices tile every trainable parameter exactly and each has owners, ascending, among the
-/// slots.
+/// Aborts unless the slices tile every trainable parameter exactly, each has owners (unless the plan lets
+/// slices rest), ascending, among the slots, and every slot owns something.
 void check_plan(const Plan& plan, const std::vector<ParamSpec>& specs);
 
 /// What outer.lr = "auto" means for a plan: `full_lr` for up to two slices, falling as 2/N beyond. Slices of

@@ -2,6 +2,7 @@
 // decide() (decide.h) changes the state and says what to do. Nothing here has a socket, clock, thread, file
 // or tensor.
 #pragma once
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -48,10 +49,11 @@ struct CoordinatorSettings {
   std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last
   Duration lease = std::chrono::seconds(2);  ///< the one failure-detection setting
   std::int32_t expected_workers = 1;         ///< slots are first handed out when so many are ready
-  std::vector<RowSet> owned;                 ///< per slot
+  std::int32_t slot_count = 0;
+  std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
   Rules rules;
 
-  std::int32_t slots() const { return static_cast<std::int32_t>(owned.size()); }
+  std::int32_t slots() const { return slot_count; }
   // Every other timeout derives from the lease.
   Duration patience() const { return 15 * lease; }  ///< for expected workers that do not come
   Duration grace() const { return 2 * lease; }      ///< drop mode: after the quorum

@@ -17,12 +17,6 @@ std::unique_ptr<Product> make(const Choice& choice, const typename Product::Cont
   return Registry<Product>::builtin().make(choice.name, *choice.settings, context);
 }
 
-std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
-  std::int64_t total = 0;
-  for (const ParamSpec& spec : specs) total += spec.role == Role::weight ? spec.elements() : 0;
-  return total;
-}
-
 std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
   return make<Family>(recipe.model.family, {.vocab = vocab})->cost().context;
 }
@@ -36,12 +30,20 @@ double bytes_per_parameter(const Choice& codec) {
 
 }  // namespace
 
+std::int64_t trained_elements(const std::vector<ParamSpec>& specs) {
+  std::int64_t total = 0;
+  for (const ParamSpec& spec : specs) total += spec.role == Role::weight ? spec.elements() : 0;
+  return total;
+}
+
 Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
   ModelParts parts;
   parts.family = make<Family>(recipe.model.family, {.vocab = vocab});
-  parts.specs = parts.family->specs();
-  TESSERA_ASSIGN(parts.plan, make_plan(parts.specs, parts.family->cuts(), recipe.partial,
-                                       static_cast<std::int32_t>(recipe.slots)));
+  TESSERA_ASSIGN(parts.specs, trained_specs(parts.family->specs(), recipe.partial));
+  TESSERA_ASSIGN(parts.schedule,
+                 PlanSchedule::make(parts.specs, parts.family->cuts(), recipe.partial,
+                                    static_cast<std::int32_t>(recipe.slots), parts.family->cost()));
+  parts.plan = parts.schedule.at({0});
   return parts;
 }
 
@@ -96,7 +98,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
   GradientStepSettings step{.make_optimizer = [&recipe] { return assemble_inner(recipe); },
                             .schedule = assemble_schedule(recipe),
                             .clip = clip_settings(recipe),
-                            .all_parameters = trainable_elements(specs)};
+                            .all_parameters = trained_elements(specs)};
   OuterMethod::Context context{.specs = specs,
                                .steps = recipe.sync.steps,
                                .rule = recipe.outer.rule,

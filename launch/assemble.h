@@ -26,10 +26,14 @@ namespace tessera {
 struct ModelParts {
   std::unique_ptr<Family> family;
   std::vector<ParamSpec> specs;
-  Plan plan;
+  PlanSchedule schedule;
+  Plan plan;  ///< of the first rounds
 };
 /// `vocab` is the tokenizer's, or the recipe's model.vocab where there is no data at hand.
 Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab);
+
+/// Parameters that are trained: P of scaled clipping.
+std::int64_t trained_elements(const std::vector<ParamSpec>& specs);
 
 /// Parameters before training, by name; a function of the recipe's seed.
 TensorMap initial_parameters(const Family& family, std::uint64_t seed);

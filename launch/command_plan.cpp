@@ -48,6 +48,13 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   return Planned{std::move(recipe), std::move(model), vocab, settings, std::move(cost)};
 }
 
+double frozen_elements(const std::vector<ParamSpec>& specs) {
+  double frozen = 0;
+  for (const ParamSpec& spec : specs)
+    frozen += spec.role == Role::frozen ? static_cast<double>(spec.elements()) : 0;
+  return frozen;
+}
+
 /// The cost of a slot by name; a method that is compared with has no number.
 nlohmann::ordered_json slot_json(const SlotCost& slot) {
   nlohmann::ordered_json json;
@@ -97,6 +104,8 @@ void print_json(const Planned& p, const PlanOptions& options) {
       {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
       {"coordinator_bytes", cost.coordinator_bytes},
       {"steps_per_merge", p.settings.steps},
+      {"frozen_parameters", frozen_elements(p.model.specs)},
+      {"rotation_cycle", p.model.schedule.cycle()},
       {"diloco", slot_json(cost.diloco)},
       {"data_parallel", slot_json(cost.data_parallel)},
       {"slots", nlohmann::ordered_json::array()},
@@ -131,9 +140,23 @@ void print_head(const Planned& p, const PlanOptions& options) {
 
 std::string owners_text(const std::vector<std::int32_t>& owners, std::int32_t slots) {
   if (static_cast<std::int32_t>(owners.size()) == slots) return "all slots";
+  if (owners.empty()) return "later";
   std::vector<std::string> names;
   for (const std::int32_t owner : owners) names.push_back(std::to_string(owner));
   return (owners.size() == 1 ? "slot " : "slots ") + join(names, ", ");
+}
+
+/// How the cut is dealt, where it is not slot s mod N for good.
+std::string assignment_text(const PartialSettings& partial, std::int64_t cycle) {
+  std::string text = partial.assign;
+  if (partial.replicas > 1) text += ", " + std::to_string(partial.replicas) + " slices for each slot";
+  if (cycle > 1) {
+    text += partial.blocks() ? ", all slots go on to the next slice every "
+                             : ", slots pass on to the next slice every ";
+    text += std::to_string(partial.rotate_every) + " rounds (" + std::to_string(cycle) +
+            " for all; below: the first)";
+  }
+  return text;
 }
 
 /// Slices with the same owners in one line: a model has them in every layer.
@@ -152,6 +175,11 @@ void print_partition(const Planned& p) {
                                 ? ""
                                 : ", " + std::to_string(p.recipe.partial.slices) + " slices of each group";
   std::printf("\nPartition  cut %s%s\n", p.recipe.partial.cut.c_str(), parts.c_str());
+  if (p.recipe.partial.cut != "none") {
+    std::printf("Assigned   %s\n", assignment_text(p.recipe.partial, p.model.schedule.cycle()).c_str());
+  }
+  if (const double frozen = frozen_elements(p.model.specs); frozen > 0)
+    std::printf("  %-18s %9s  partial.frozen\n", "nobody", format_count(frozen).c_str());
   for (const auto& [owners, share] : shares) {
     const std::string more =
         share.slices.size() > 1 ? " and " + std::to_string(share.slices.size() - 1) + " more" : "";

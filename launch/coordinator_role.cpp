@@ -33,8 +33,10 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);
   settings.expected_workers = workers;
-  for (std::int32_t slot = 0; slot < model.plan.slots; ++slot)
-    settings.owned.push_back(model.plan.owned_by(slot));
+  settings.slot_count = model.plan.slots;
+  settings.owned = [schedule = model.schedule](SlotId slot, Version version) {
+    return schedule.owned(slot, version);
+  };
   return settings;
 }
 
@@ -52,6 +54,7 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
+        .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),
         .host = machine_id(),

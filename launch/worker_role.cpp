@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 
@@ -78,7 +79,19 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
                     .eval_batches = recipe->eval.batches,
+                    .trained_parameters = trained_elements(model.specs),
                     .uncut_flops = step_flops_uncut(model.specs, model.family->cost(), 1).total()};
+  parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
+    return schedule.owned(slot, version);
+  };
+  const bool frozen = std::any_of(model.specs.begin(), model.specs.end(),
+                                  [](const ParamSpec& spec) { return spec.role == Role::frozen; });
+  if (frozen) {
+    const Family* family = model.family.get();  // the parts keep it
+    parts->set_frozen = [family, seed = static_cast<std::uint64_t>(recipe->seed)](ParamStore& params) {
+      family->initialize(params, seed);
+    };
+  }
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};

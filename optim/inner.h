@@ -16,9 +16,10 @@ namespace tessera {
 /// One trainable piece: identity is the name ("blocks.0.mlp.up[0:64]"), never a position or an address.
 struct Piece {
   std::string name;
-  at::Tensor value;     ///< updated in place; shape [rows, ...]
-  at::Tensor gradient;  ///< same shape; undefined counts as zero
-  bool decay = true;    ///< weight decay applies
+  at::Tensor value;        ///< updated in place; shape [rows, ...]
+  at::Tensor gradient;     ///< same shape; undefined counts as zero
+  bool decay = true;       ///< weight decay applies
+  std::int64_t since = 0;  ///< steps done before the piece came to the optimizer: its own count starts there
 };
 
 class InnerOptimizer {
@@ -26,7 +27,8 @@ class InnerOptimizer {
   struct Context {};
   static constexpr const char* kind = "inner optimizer";
   virtual ~InnerOptimizer() = default;
-  /// One update of all pieces. `step` counts from 1 (bias correction); `lr` comes from the schedule. No
+  /// One update of all pieces. `step` counts from 1, less the piece's `since` (bias correction); `lr` comes
+  /// from the schedule. No
   /// autograd is recorded.
   virtual void step(const std::vector<Piece>& pieces, double lr, std::int64_t step) = 0;
   /// Named state, "piece/exp_avg"; tensors are shared, not copied. Empty before the first step.

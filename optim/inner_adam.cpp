@@ -41,9 +41,9 @@ void adam_loop(T* __restrict value, const T* __restrict gradient, T* __restrict 
 
 void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) {
   const double beta1 = s_.betas[0], beta2 = s_.betas[1];
-  const double correction1 = 1 - std::pow(beta1, static_cast<double>(step));
-  const double correction2 = 1 - std::pow(beta2, static_cast<double>(step));
   for (const Piece& piece : pieces) {
+    const auto steps = static_cast<double>(step - piece.since);
+    const double correction1 = 1 - std::pow(beta1, steps), correction2 = 1 - std::pow(beta2, steps);
     const double decay = piece.decay ? s_.weight_decay : 0;
     const at::Tensor m = moment(piece, "exp_avg"), v = moment(piece, "exp_avg_sq");
     update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {

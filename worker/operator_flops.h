@@ -9,6 +9,8 @@
 #pragma once
 #include <ATen/record_function.h>
 
+#include "models/layers/flop_count.h"
+
 namespace tessera {
 
 /// Counts from construction to destruction what the constructing thread executes; at most one per thread.
@@ -19,9 +21,11 @@ class OperatorFlops {
   OperatorFlops(const OperatorFlops&) = delete;
   OperatorFlops& operator=(const OperatorFlops&) = delete;
 
-  double forward() const { return forward_; }    ///< outside of backward passes
-  double backward() const { return backward_; }  ///< inside
-  double total() const { return forward_ + backward_; }
+  double forward() const { return forward_ + 2 * own_kernels_.forward; }  ///< outside of backward passes
+  double backward() const {                                               ///< inside
+    return backward_ + 2 * (own_kernels_.activation_gradient + own_kernels_.weight_gradient);
+  }
+  double total() const { return forward() + backward(); }
 
  private:
   static std::unique_ptr<at::ObserverContext> enter_operator(const at::RecordFunction& function);
@@ -31,6 +35,8 @@ class OperatorFlops {
   double forward_ = 0, backward_ = 0;
   int nodes_deep_ = 0;  ///< nested backward nodes under way
   at::CallbackHandle operators_, nodes_;
+  FlopCounter own_kernels_;
+  FlopScope scope_{own_kernels_};
 };
 
 }  // namespace tessera

@@ -78,6 +78,10 @@ void Replica::show(const TensorMap& parameters) {
   write(parameters);
 }
 
+void Replica::rest(SlotRun& run) {
+  if (active_ == &run) park();
+}
+
 void Replica::release(const SlotRun& run) {
   if (active_ == &run) active_ = nullptr;
 }

@@ -26,6 +26,8 @@ class Replica {
   void adopt(SlotRun& run, const TensorMap& parameters);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);
+  /// Parks the slot if it is active: its owned rows may change before it is active again.
+  void rest(SlotRun& run);
   /// Forgets a slot that this worker no longer holds.
   void release(const SlotRun& run);
   /// The active slot's owned rows with their gradients.

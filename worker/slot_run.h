@@ -21,6 +21,8 @@ namespace tessera {
 struct SlotRun {
   SlotId slot;
   RowSet owned;
+  /// When rows came to the slot, for those that it did not own from the beginning: parameter -> rows -> step.
+  std::map<std::string, std::map<Rows, std::int64_t>> since;
   Attempt attempt;
   std::int64_t step = 0;  ///< inner steps done since the beginning of training
   std::unique_ptr<InnerOptimizer> inner;
@@ -33,9 +35,15 @@ struct SlotRun {
   /// nothing differs from `adopted`.
   TensorMap parked;
 
-  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", and the protocol's progress as
-  /// "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch, since a slot's stream is a
-  /// function of the position.
+  /// Other rows are the slot's from inner step `at` on: moments of rows that stay are kept, those of rows
+  /// that go are dropped, and rows that come start without. `specs` are all parameters of the model.
+  void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs);
+  /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
+  std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
+
+  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
+  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch,
+  /// since a slot's stream is a function of the position.
   TensorMap state(const SlotProgress& progress) const;
   /// Takes over a saved state. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);

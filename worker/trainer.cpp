@@ -37,7 +37,9 @@ std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
 Trainer::Trainer(TrainerParts parts, TrainerSettings settings)
     : parts_(parts),
       settings_(std::move(settings)),
-      trainable_parameters_(trainable_elements(parts_.replica.params().specs())),
+      trainable_parameters_(settings_.trained_parameters > 0
+                                ? settings_.trained_parameters
+                                : trainable_elements(parts_.replica.params().specs())),
       cost_(parts_.replica.family().cost()) {
   if (settings_.uncut_flops == 0)
     settings_.uncut_flops = step_flops_uncut(parts_.replica.params().specs(), cost_, 1).total();
@@ -66,7 +68,7 @@ Status Trainer::step(SlotRun& run) {
   }
   loss.sum.div(loss.weight).backward();
 
-  const std::vector<Piece> pieces = parts_.replica.pieces();
+  const std::vector<Piece> pieces = run.by_age(parts_.replica.pieces());
   const double norm = clip_gradients(pieces, settings_.clip, trainable_parameters_);
   if (settings_.steps_locally) {
     run.inner->step(pieces, run.inner->base_lr() * parts_.schedule.factor(run.step), run.step + 1);

@@ -19,9 +19,10 @@ struct TrainerSettings {
   std::uint64_t seed = 0;
   std::int64_t batch = 8;  ///< samples per inner step and slot
   ClipSettings clip;
-  bool steps_locally = true;      ///< false: gradients are brought to the coordinator, which steps
-  std::int64_t eval_batch = 16;   ///< samples per held-out batch
-  std::int64_t eval_batches = 0;  ///< held-out batches per evaluation; 0: all
+  bool steps_locally = true;            ///< false: gradients are brought to the coordinator, which steps
+  std::int64_t eval_batch = 16;         ///< samples per held-out batch
+  std::int64_t eval_batches = 0;        ///< held-out batches per evaluation; 0: all
+  std::int64_t trained_parameters = 0;  ///< of all slots together, for scaled clipping; 0: all weights
   double uncut_flops = 0;  ///< per unit, of a slot that trains everything; 0: what the family's specs say
 };
 

@@ -95,7 +95,7 @@ void Worker::perform(const WorkerAction& action) {
           [this](const worker_action::Adopt& a) {
             Result<TensorMap> parameters = parameters_of(a.head);
             if (!parameters.ok()) return stop_with(parameters.error());
-            replica_->adopt(runs_.at(a.slot), *parameters);
+            adopt(runs_.at(a.slot), a.head, *parameters);
           },
           [this](const worker_action::Release& a) {
             auto run = runs_.find(a.slot);
@@ -137,6 +137,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
   parts_ = std::move(*parts);
   replica_ = std::make_unique<Replica>(*parts_->family);
+  if (parts_->set_frozen) parts_->set_frozen(replica_->params());
   trainer_ = std::make_unique<Trainer>(
       TrainerParts{*replica_, *parts_->objective, *parts_->schedule, *parts_->data}, parts_->trainer);
   const std::shared_ptr<const OuterMethod> method = parts_->method;
@@ -161,7 +162,6 @@ WorkerEvent Worker::work(const worker_action::Restore& action) {
   SlotRun& run = runs_[action.slot];
   run.slot = action.slot;
   run.attempt = action.attempt;
-  run.owned = action.owned;
   run.inner = parts_->make_inner();
   if (action.state.is_zero()) return worker_event::Restored{action.slot, action.attempt, std::nullopt};
   Result<SlotProgress> progress = restore(run, action);
@@ -175,7 +175,7 @@ WorkerEvent Worker::work(const worker_action::Restore& action) {
 Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore& action) {
   if (!action.blob) {
     TESSERA_ASSIGN(auto state, store_->load(action.slot, action.state));
-    return run.load(state);
+    return load(run, state);
   }
   auto blob = blobs_.find(action.blob->digest);
   TESSERA_CHECK(blob != blobs_.end(), ": a slot state was not fetched before it was restored");
@@ -187,7 +187,42 @@ Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore&
   }
   // Kept here too, so that the next holder on this machine finds it.
   TESSERA_TRY(store_->save(action.slot, action.state, blob->second.bytes(), parts_->durability));
-  return run.load(file.tensors);
+  return load(run, file.tensors);
+}
+
+/// A saved slot owns what it owned when it was saved; what it adopts next may change that.
+Result<SlotProgress> Worker::load(SlotRun& run, const TensorMap& state) const {
+  TESSERA_ASSIGN(SlotProgress progress, run.load(state));
+  if (progress.adopted.size() != parts_->method->fragments().size())
+    return progress;  // refused by the machine
+  for (std::size_t f = 0; f < progress.adopted.size(); ++f)
+    run.owned.merge(owned_of(run.slot, {static_cast<std::int32_t>(f)}, progress.adopted[f]));
+  return progress;
+}
+
+RowSet Worker::owned_of(SlotId slot, FragmentId fragment, Version version) const {
+  RowSet owned = parts_->owned(slot, version);
+  const auto fragments = parts_->method->fragments();
+  const std::vector<std::string>& names = fragments.at(static_cast<std::size_t>(fragment.value));
+  std::erase_if(owned, [&](const auto& rows) {
+    return std::find(names.begin(), names.end(), rows.first) == names.end();
+  });
+  return owned;
+}
+
+/// The slot works on from a committed version, on the rows that are its own there.
+void Worker::adopt(SlotRun& run, const FragmentHead& head, const TensorMap& parameters) {
+  RowSet owned = owned_of(run.slot, head.fragment, head.version);
+  for (const auto& [name, ranges] : run.owned) {
+    if (!parameters.contains(name)) owned.emplace(name, ranges);
+  }
+  if (owned != run.owned) {
+    replica_->rest(run);
+    const bool fresh = run.step == 0;
+    run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.step,
+            replica_->params().specs());
+  }
+  replica_->adopt(run, parameters);
 }
 
 WorkerEvent Worker::work(const worker_action::Run& action) {

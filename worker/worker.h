@@ -31,6 +31,9 @@ struct WorkerParts {
   std::unique_ptr<DataSource> data;
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
+  std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
+  /// Sets parameters that no version brings, because nobody trains them; empty: there are none.
+  std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
   Durability durability = Durability::process;  ///< of slot states
   Version rounds;                               ///< merges of each fragment in the whole run
@@ -68,7 +71,11 @@ class Worker {
   WorkerEvent work(const worker_action::Contribute& action);
   WorkerEvent work(const worker_action::Evaluate& action);
 
+  /// The rows of a fragment that a slot trains at a version of it.
+  RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
+  void adopt(SlotRun& run, const FragmentHead& head, const TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
+  Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
   /// Whole tensors of a fetched blob. Error: damaged, or of another model.
   Result<TensorMap> parameters_of(const FragmentHead& head);

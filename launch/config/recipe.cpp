@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "coordinator/assign.h"
 #include "optim/outer.h"
 
 namespace tessera {
@@ -156,9 +157,9 @@ std::vector<std::string> Recipe::problems() const {
   if (workers > slots) {
     say("workers = ", workers, " are more than slots = ", slots, ": a worker without a slot has no work");
   }
-  if (partial.cut != "none" && partial.slices > slots) {
-    say("partial.slices = ", partial.slices, " are more than slots = ", slots,
-        ": a slice without a slot would never be trained");
+  if (partial.problems().empty()) {
+    for (std::string& problem : assignment_problems(partial, static_cast<std::int32_t>(slots)))
+      found.push_back(std::move(problem));
   }
   if (outer.method.name == "data_parallel" && sync.steps != 1) {
     say("sync.steps = ", sync.steps,

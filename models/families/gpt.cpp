@@ -174,6 +174,13 @@ std::vector<CutGroup> Gpt::cuts() const {
     groups.push_back(std::move(mlp));
     groups.push_back(std::move(heads));
   }
+  CutGroup blocks{.name = "blocks", .kind = "layer", .unit = "layers", .units = s_.layers, .members = {}};
+  for (const ParamSpec& spec : specs_) {
+    if (!spec.name.starts_with("blocks.")) continue;
+    const std::int64_t layer = std::stoll(spec.name.substr(std::string_view("blocks.").size()));
+    blocks.members.push_back({.param = spec.name, .rows_per_unit = spec.rows(), .only_unit = layer});
+  }
+  groups.push_back(std::move(blocks));
   return groups;
 }
 
@@ -191,12 +198,12 @@ CostModel Gpt::cost() const {
                                .bias = s_.bias,
                                .rotary = rotary_.has_value(),
                                .tied = s_.tied};
-  return {.attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
-          .context = s_.context,
-          .outputs = static_cast<double>(s_.vocab),
-          .stages = [shape, specs = specs_](const RowSet& owned, double sequences) {
-            return plain_stages(shape, specs, owned, sequences);
-          }};
+  return {
+      .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
+      .context = s_.context,
+      .outputs = static_cast<double>(s_.vocab),
+      .stages = [shape, specs = specs_, path = s_.block == "fast" ? fast_stages : plain_stages](
+                    const RowSet& owned, double sequences) { return path(shape, specs, owned, sequences); }};
 }
 
 void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {

@@ -1,55 +1,75 @@
 #include "models/layers/transformer_cost.h"
 
 #include <algorithm>
-#include <map>
-#include <string>
 
 namespace tessera {
 namespace {
 
 constexpr double float_bytes = 4;
 
+}  // namespace
+
+TransformerStages::TransformerStages(const TransformerShape& shape, const std::vector<ParamSpec>& specs,
+                                     const RowSet& owned, double sequences)
+    : shape_(shape), tokens_(sequences * static_cast<double>(shape.context)), owned_(owned) {
+  for (const ParamSpec& spec : specs) specs_[spec.name] = &spec;
+}
+
+double TransformerStages::trained(const std::string& name) const {
+  const auto found = specs_.find(name);
+  return found == specs_.end() ? 0 : owned_elements(owned_, *found->second);
+}
+
+double TransformerStages::trained(const std::string& prefix, std::initializer_list<const char*> names) const {
+  double sum = 0;
+  for (const char* name : names) sum += trained(prefix + name) + trained(prefix + name + "_bias");
+  return sum;
+}
+
+double TransformerStages::trained_norm(const std::string& name) const {
+  return trained(name + ".gain") + trained(name + ".bias");
+}
+
+MemoryStage TransformerStages::embedding() const {
+  const auto width = static_cast<double>(shape_.width), context = static_cast<double>(shape_.context);
+  const double table = static_cast<double>(shape_.vocab) * width, tokens = trained("embed.tokens"),
+               places = trained("embed.positions");
+  MemoryStage stage{.name = "embedding",
+                    .forward = float_bytes * tokens_ * (shape_.rotary ? 1 : 2) * width,
+                    .backward = float_bytes * tokens_ * width,
+                    .gradients = float_bytes * ((shape_.tied ? 0 : tokens) + places)};
+  // A table's gradient is dense; a tied one is added to the head's.
+  if (tokens > 0 && (shape_.tied || tokens < table)) stage.backward += float_bytes * table;
+  if (places > 0) stage.backward += float_bytes * context * width;
+  return stage;
+}
+
+namespace {
+
 /// Counts floats; the widths are per token.
-class PlainStages {
+class PlainStages final : public TransformerStages {
  public:
   PlainStages(const TransformerShape& shape, const std::vector<ParamSpec>& specs, const RowSet& owned,
               double sequences)
-      : s_(shape),
-        owned_(owned),
-        tokens_(sequences * static_cast<double>(shape.context)),
+      : TransformerStages(shape, specs, owned, sequences),
+        s_(shape),
         d_(static_cast<double>(shape.width)),
         queries_(static_cast<double>(shape.heads * shape.head_dim)),
         keys_(static_cast<double>(shape.kv_heads * shape.head_dim)),
         ffn_(static_cast<double>(shape.ffn)),
-        context_(static_cast<double>(shape.context)) {
-    for (const ParamSpec& spec : specs) specs_[spec.name] = &spec;
-  }
+        context_(static_cast<double>(shape.context)) {}
 
-  std::vector<MemoryStage> all() const {
+  std::vector<MemoryStage> all() override {
     std::vector<MemoryStage> stages{embedding()};
     for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
-      const std::string block = "blocks." + std::to_string(layer) + ".";
-      stages.push_back(attention(block));
-      stages.push_back(mlp(block));
+      stages.push_back(attention(block_name(layer)));
+      stages.push_back(mlp(block_name(layer)));
     }
     stages.push_back(head());
     return stages;
   }
 
  private:
-  double trained(const std::string& name) const {
-    const auto found = specs_.find(name);
-    return found == specs_.end() ? 0 : owned_elements(owned_, *found->second);
-  }
-  double trained(const std::string& prefix, std::initializer_list<const char*> names) const {
-    double sum = 0;
-    for (const char* name : names) sum += trained(prefix + name) + trained(prefix + name + "_bias");
-    return sum;
-  }
-  double trained_norm(const std::string& name) const {
-    return trained(name + ".gain") + trained(name + ".bias");
-  }
-
   /// What a norm keeps: its input, its statistics, and its output where a product after it wants a weight
   /// gradient.
   double norm(const std::string& name, bool output_is_needed) const {
@@ -64,17 +84,6 @@ class PlainStages {
             .forward = float_bytes * tokens_ * forward,
             .backward = float_bytes * tokens_ * backward,
             .gradients = float_bytes * gradients};
-  }
-
-  MemoryStage embedding() const {
-    const double table = static_cast<double>(s_.vocab) * d_, places = context_ * d_;
-    const bool trains = trained("embed.tokens") > 0, trains_places = trained("embed.positions") > 0;
-    MemoryStage result = stage("embedding", 0, s_.rotary ? 1 : 2 * d_, d_,
-                               (s_.tied ? 0 : trained("embed.tokens")) + trained("embed.positions"));
-    // A table's gradient is dense; a tied one is added to the head's.
-    if (trains && (s_.tied || trained("embed.tokens") < table)) result.backward += float_bytes * table;
-    if (trains_places) result.backward += float_bytes * places;
-    return result;
   }
 
   MemoryStage attention(const std::string& block) const {
@@ -109,16 +118,12 @@ class PlainStages {
   }
 
   MemoryStage head() const {
-    const std::string weight = s_.tied ? "embed.tokens" : "head";
-    const double logits = static_cast<double>(s_.vocab);
-    return stage("head", norm("final_norm", trained(weight) > 0), 0, logits + d_,
-                 trained(weight) + trained_norm("final_norm"));
+    const double logits = static_cast<double>(s_.vocab), weight = trained(head_name());
+    return stage("head", norm("final_norm", weight > 0), 0, logits + d_, weight + trained_norm("final_norm"));
   }
 
   const TransformerShape& s_;
-  const RowSet& owned_;
-  double tokens_, d_, queries_, keys_, ffn_, context_;
-  std::map<std::string, const ParamSpec*> specs_;
+  double d_, queries_, keys_, ffn_, context_;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ class DataParallel final : public OuterMethod {
     TESSERA_CHECK(context.steps == 1, ": data_parallel merges after every step, sync.steps is ",
                   context.steps);
     for (const ParamSpec& spec : context.specs) {
-      if (spec.role != Role::local) names_.push_back(spec.name);
+      if (travels(spec.role)) names_.push_back(spec.name);
     }
   }
 

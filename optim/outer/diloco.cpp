@@ -12,7 +12,7 @@ class DiLoCo final : public OuterMethod {
       : steps_(context.steps), rule_(make_outer_rule(context.rule, context.lr, context.momentum)) {
     TESSERA_CHECK_LE(1, steps_);
     for (const ParamSpec& spec : context.specs) {
-      if (spec.role != Role::local) names_.push_back(spec.name);
+      if (travels(spec.role)) names_.push_back(spec.name);
     }
   }
 

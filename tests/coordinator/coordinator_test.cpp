@@ -39,7 +39,8 @@ class Rig {
     parts.settings.checkpoint_every = 3;
     parts.settings.expected_workers = workers_;
     const Plan plan = small_plan(2, slots);
-    for (std::int32_t k = 0; k < slots; ++k) parts.settings.owned.push_back(plan.owned_by(k));
+    parts.settings.slot_count = slots;
+    parts.settings.owned = [plan](SlotId slot, Version) { return plan.owned_by(slot.value); };
     parts.store.run = folder_;
     parts.specs = small_specs();
     parts.method = method_;
@@ -223,7 +224,8 @@ TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {
   InprocHub other;
   const auto endpoint = other.make_coordinator();
   CoordinatorParts parts;
-  parts.settings.owned.resize(slots);
+  parts.settings.slot_count = slots;
+  parts.settings.owned = [](SlotId, Version) { return RowSet(); };
   parts.store.run = folder.path();
   parts.specs = small_specs();
   parts.method = Registry<OuterMethod>::builtin().make(

@@ -19,7 +19,8 @@ inline CoordinatorSettings bench_settings(std::int32_t slots, std::int32_t worke
   settings.rounds = Version{3};
   settings.evaluate = false;
   settings.expected_workers = workers;
-  settings.owned.assign(slots, RowSet{{"w", {Rows{0, 1}}}});
+  settings.slot_count = slots;
+  settings.owned = [](SlotId, Version) { return RowSet{{"w", {Rows{0, 1}}}}; };
   return settings;
 }
 

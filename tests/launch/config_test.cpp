@@ -108,7 +108,7 @@ r.toml:5:1: there is no setting lr; did you mean inner.lr?
 r.toml:6:10: rounds must be at least 1, got 0
 r.toml:8:2: there is no table [modle]; did you mean [model]?
 r.toml:13:9: [model] heads = 4 do not divide width = 10
-r.toml:17:10: partial.slices = 4 are more than slots = 2: a slice without a slot would never be trained
+r.toml:17:10: partial.slices = 4 leaves 2 slices without an owner: there are only slots = 2; use at most 2 slices or more slots.
 r.toml:20:6: outer.lr wants a number or auto, got "fast"
 r.toml:21:12: outer.momentum must be at least 0 and less than 1, got 1
 r.toml:25:9: inner.betas wants numbers in its list; "x" is none

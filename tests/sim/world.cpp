@@ -63,7 +63,8 @@ CoordinatorSettings World::make_settings() const {
   settings.checkpoint_every = 2;
   settings.lease = std::chrono::milliseconds(400);
   settings.expected_workers = workers_;
-  settings.owned.assign(slots_, RowSet{{"w", {Rows{0, 1}}}});
+  settings.slot_count = slots_;
+  settings.owned = [](SlotId, Version) { return RowSet{{"w", {Rows{0, 1}}}}; };
   return settings;
 }
 

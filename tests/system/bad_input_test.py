@@ -34,7 +34,9 @@ class BadRecipe(RunTest):
     def test_settings_that_cannot_work_are_refused_before_anything_starts(self):
         self.refused(recipe=self.path("no.toml"), says=["there is no recipe file", "no.toml"])
         self.refused("--set", "sync.steps=0", says=["sync.steps must be at least 1, got 0"])
-        self.refused("--set", "partial.slices=3", says=["partial.slices = 3 does not divide the 128 units", "2 and 4"])
+        self.refused("--set", "partial.slices=200", "--set", "slots=200",
+                     says=["partial.slices = 200 is more than the 128 units", "use at most 128"])
+        self.refused("--set", "partial.cut=blocks.*.mpl.up", says=["no trained parameter", "'blocks.0.mlp.up'"])
         self.refused("--set", "partial.slices=8", says=["partial.slices = 8", "slots = 4"])
 
     def test_an_empty_or_tiny_corpus_is_refused(self):

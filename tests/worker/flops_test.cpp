@@ -26,12 +26,17 @@ double percent_off(double counted, double formula) {
 template <class Test>
 void for_each_cut(Test test) {
   for (const char* model : models) {
-    for (const char* cut : {"none", "mlp", "heads", "mlp+heads"}) {
+    for (const char* cut : {"none", "mlp", "heads", "mlp+heads", "layer", "tensor"}) {
       for (const std::int64_t slices : {1, 2, 4, 8}) {
         if (slices > 1 && std::string(cut) == "none") continue;
-        SCOPED_TRACE(std::string(model) + " cut " + cut + " in " + std::to_string(slices));
-        Stepping stepping(Json::parse(model), cut, slices, 3);
-        test(stepping);
+        if (slices > Json::parse(model).at("layers").get<std::int64_t>() && std::string(cut) == "layer")
+          continue;
+        if (slices > 4 && std::string(cut) == "tensor") continue;
+        for (const char* block : {"plain", "fast"}) {
+          SCOPED_TRACE(std::string(block) + " " + model + " cut " + cut + " in " + std::to_string(slices));
+          Stepping stepping(with_block(model, block), cut, slices, 3);
+          test(stepping);
+        }
       }
     }
   }
@@ -76,8 +81,8 @@ TEST(Flops, EqualTheFormulaForRowsThatNoCutWouldChoose) {
   SCOPED_TRACE("seed " + std::to_string(seed));
   KeyedRandom random(seed);
   for (const char* model : models) {
-    Stepping s(Json::parse(model), "none", 1, 2);
     for (int round = 0; round < 6; ++round) {
+      Stepping s(with_block(model, round % 2 == 0 ? "plain" : "fast"), "none", 1, 2);
       RowSet owned;
       // Half of the embedding, always: below the lowest trained parameter autograd stops by itself, which the
       // formula says not to count.

@@ -46,6 +46,13 @@ struct ConstantRate final : Schedule {
   double factor(std::int64_t) const override { return 1; }
 };
 
+/// A model's settings with another way through its blocks.
+inline Json with_block(const char* model, const char* block) {
+  Json json = Json::parse(model);
+  json["block"] = block;
+  return json;
+}
+
 /// A family, its plan among some slots, and a replica that their steps run on.
 class Stepping {
  public:
@@ -62,8 +69,8 @@ class Stepping {
     PartialSettings partial;
     partial.cut = cut;
     partial.slices = slices;
-    plan = *make_plan(specs, family->cuts(), partial,
-                      static_cast<std::int32_t>(std::max<std::int64_t>(2, slices)));
+    const auto slots = static_cast<std::int32_t>(std::max<std::int64_t>(2, slices));
+    plan = PlanSchedule::make(specs, family->cuts(), partial, slots, shape)->at({0});
     const double tokens = static_cast<double>(batch * shape.context);
     settings = {.tokens_per_step = tokens,
                 .sequences = static_cast<double>(batch),

@@ -119,10 +119,29 @@ TEST(Plan, SaysItInWordsAndPredictsWhenAsked) {
                                             HasSubstr("Predicted at 10 GFLOP/s")));
 }
 
+TEST(Plan, SaysHowTheCutIsDealt) {
+  const auto uneven = tessera(tiny({"--set", "partial.slices=3", "--set", "partial.rotate_every=2", "--set",
+                                    "partial.frozen=[\"embed.*\"]"}));
+  EXPECT_EQ(uneven.code, 0) << uneven.err;
+  EXPECT_THAT(uneven.out,
+              ::testing::AllOf(HasSubstr("slots pass on to the next slice every 2 rounds (6 for all"),
+                               HasSubstr("partial.frozen"), HasSubstr("3 slices of 5 to 6 units")));
+  const nlohmann::json json = nlohmann::json::parse(
+      tessera(tiny({"--json", "--set", "partial.cut=tensor", "--set", "partial.frozen=[\"embed.*\"]"})).out);
+  EXPECT_EQ(json.at("frozen_parameters"), 48);
+  EXPECT_EQ(json.at("parameters"), 252 - 48);
+  // Matrices 64, 64, 16, 16, 16, 16 in two parts of 96; norms belong to all.
+  for (const auto& slot : json.at("slots")) {
+    EXPECT_EQ(slot.at("parameters"), 96 + 12);
+    EXPECT_EQ(slot.at("static_bytes"), 4 * 252 + 16 * (96 + 12));
+    EXPECT_EQ(slot.at("flops_per_step"), (480 + 512 + 2 * (224 - 96 - 48)) * 8);
+  }
+}
+
 TEST(Plan, NamesWhatDoesNotFit) {
-  const auto slices = tessera(tiny({"--set", "partial.slices=3"}));
+  const auto slices = tessera(tiny({"--set", "partial.slices=17", "--set", "slots=17"}));
   EXPECT_EQ(slices.code, 2);
-  EXPECT_THAT(slices.err, ::testing::AllOf(HasSubstr("16"), HasSubstr("3")));
+  EXPECT_THAT(slices.err, HasSubstr("partial.slices = 17 is more than the 16 units of blocks.0.mlp"));
   const auto heads = tessera(tiny({"--set", "model.heads=3"}));
   EXPECT_EQ(heads.code, 2);
   EXPECT_THAT(heads.err, HasSubstr("--set model.heads: model.heads = 3 does not divide model.width = 4"));
