@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/cost_model.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -297,17 +298,15 @@ std::int64_t Divisible::most_parts() const {
   return most;
 }
 
-double Divisible::matrix_elements() const {
-  std::vector<ParamSpec> matrices;
-  for (const ParamSpec& spec : specs) {
-    if (spec.shape.size() >= 2) matrices.push_back(spec);
+double Divisible::products() const {
+  double products = 0;
+  for (const Group& from : groups) {
+    const RowSet rows = from.group.rows_of(0, from.group.units);
+    for (const ParamSpec& spec : specs) products += spec.products * owned_elements(rows, spec);
   }
-  double elements = 0;
-  for (const Group& from : groups)
-    elements += static_cast<double>(elements_in(from.group.rows_of(0, from.group.units), matrices));
   for (const ParamSpec& tensor : tensors)
-    elements += tensor.shape.size() >= 2 ? static_cast<double>(tensor.elements()) : 0;
-  return elements;
+    products += tensor.products * static_cast<double>(tensor.elements());
+  return products;
 }
 
 std::vector<PartSlice> divide(const Divisible& divisible, const std::vector<double>& shares,

@@ -19,6 +19,8 @@ std::optional<RoundRow> parse_round_row(const std::string& line) {
   row.units = number("units");
   row.loss = number("loss");
   if (json.contains("eval_loss") && json["eval_loss"].is_number()) row.eval_loss = number("eval_loss");
+  row.flops = number("flops");
+  row.flops_saved = number("flops_saved");
   row.bytes_up = number("bytes_up");
   row.bytes_down = number("bytes_down");
   if (json.contains("seconds") && json["seconds"].is_object()) {

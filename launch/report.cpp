@@ -33,18 +33,28 @@ void print_quality(const TextScore& trained, const TextScore& untrained, const T
 /// counted them.
 void print_savings(const Recipe& recipe, const CostReport& cost, const std::vector<RoundRow>& rows) {
   const double slots = static_cast<double>(recipe.slots), rounds = static_cast<double>(rows.size());
-  double measured = 0;
-  for (const RoundRow& row : rows) measured += row.bytes_up + row.bytes_down;
+  double measured = 0, flops = 0, flops_uncut = 0;
+  for (const RoundRow& row : rows) {
+    measured += row.bytes_up + row.bytes_down;
+    flops += row.flops;
+    flops_uncut += row.flops / (1 - row.flops_saved);
+  }
   std::printf("\nPer slot (cut %s, %lld slices)%27s %14s %14s\n", recipe.partial.cut.c_str(),
               static_cast<long long>(recipe.partial.slices), "this run", "DiLoCo", "data parallel");
   std::printf("  %-50s %12s %14s %14s\n", "FLOPs of a step, computed",
               format_count(cost.slots[0].step.total()).c_str(),
               format_count(cost.diloco.step.total()).c_str(),
               format_count(cost.data_parallel.step.total()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "FLOPs of this run's steps, over all slots",
+              format_count(flops).c_str(), format_count(flops_uncut).c_str(),
+              format_count(flops_uncut).c_str());
   std::printf("  %-50s %12s %14s %14s\n", "weights, gradients, moments, anchor, computed",
               format_bytes(cost.slots[0].memory.total()).c_str(),
               format_bytes(cost.diloco.memory.total()).c_str(),
               format_bytes(cost.data_parallel.memory.total()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "tensors of a step at their peak, computed",
+              format_bytes(cost.slots[0].peak).c_str(), format_bytes(cost.diloco.peak).c_str(),
+              format_bytes(cost.data_parallel.peak).c_str());
   std::printf("  %-50s %12s %14s %14s\n", "bytes up and down per round, computed",
               format_bytes(cost.slots[0].bytes()).c_str(), format_bytes(cost.diloco.bytes()).c_str(),
               format_bytes(cost.data_parallel.bytes()).c_str());

@@ -20,6 +20,7 @@
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
 #include "models/layers/sliced_linear.h"
+#include "models/layers/transformer_cost.h"
 
 namespace tessera {
 namespace {
@@ -129,7 +130,8 @@ class Gpt final : public Family {
 
   at::Tensor norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
   at::Tensor out(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
-  at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z) const;
+  at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z,
+                Input input = Input::of_this) const;
   at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
   at::Tensor mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
   /// True if the hand-written block can stand in for the layers.
@@ -147,10 +149,10 @@ class Gpt final : public Family {
 /// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the
 /// width is shared by all units.
 void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
-  specs_.push_back({.name = name, .shape = {units, s_.width}});
+  specs_.push_back({.name = name, .shape = {units, s_.width}, .products = 1});
   if (adapts(name)) {
-    specs_.push_back({.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}});
-    specs_.push_back({.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}});
+    specs_.push_back({.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}, .products = 1});
+    specs_.push_back({.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}, .products = 1});
   }
   if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
 }
@@ -176,7 +178,7 @@ void Gpt::declare_norm(const std::string& name) {
 
 void Gpt::declare() {
   const std::int64_t keys = s_.kv_heads * head_dim_;
-  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}});
+  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}, .products = s_.tied ? 1.0 : 0.0});
   if (!rotary_) specs_.push_back({.name = "embed.positions", .shape = {s_.context, s_.width}});
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
@@ -191,7 +193,7 @@ void Gpt::declare() {
     declare_matrix(b + "mlp.down", s_.ffn, s_.width);
   }
   declare_norm("final_norm");
-  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}});
+  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}, .products = 1});
 }
 
 std::vector<CutGroup> Gpt::cuts() const {
@@ -228,16 +230,27 @@ std::vector<CutGroup> Gpt::cuts() const {
 }
 
 CostModel Gpt::cost() const {
-  const std::int64_t attention = 2 * s_.width * s_.width + 2 * s_.width * s_.kv_heads * head_dim_;
-  const std::int64_t mlp = (swiglu() ? 3 : 2) * s_.width * s_.ffn;
-  double adapters = 0;
-  for (const ParamSpec& spec : specs_) {
-    if (spec.name.find("_adapter_") != std::string::npos) adapters += static_cast<double>(spec.elements());
-  }
-  return {
-      .matmul_params = static_cast<double>(s_.layers * (attention + mlp) + s_.vocab * s_.width) + adapters,
+  const TransformerShape shape{.width = s_.width,
+                               .layers = s_.layers,
+                               .heads = s_.heads,
+                               .kv_heads = s_.kv_heads,
+                               .head_dim = head_dim_,
+                               .ffn = s_.ffn,
+                               .vocab = s_.vocab,
+                               .context = s_.context,
+                               .swiglu = swiglu(),
+                               .rms_norm = s_.norm == "rmsnorm",
+                               .bias = s_.bias,
+                               .rotary = rotary_.has_value(),
+                               .tied = s_.tied};
+  CostModel cost{
       .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
-      .context = s_.context};
+      .context = s_.context,
+      .outputs = static_cast<double>(s_.vocab),
+      .stages = [shape, specs = specs_, path = s_.block == "fast" ? fast_stages : plain_stages](
+                    const RowSet& owned, double sequences) { return path(shape, specs, owned, sequences); }};
+  if (s_.adapter_rank > 0) cost.stages = nullptr;  // what adapters keep for the backward pass is not modelled
+  return cost;
 }
 
 void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
@@ -267,25 +280,26 @@ at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at
 at::Tensor Gpt::out(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
   const at::Tensor y =
       adapts(name) ? adapted_out(x, params[name], adapter(params, name)) : linear_out(x, params[name]);
-  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+  return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
-at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z) const {
+at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z,
+                   Input input) const {
   const at::Tensor y =
-      adapts(name) ? adapted_in(z, params[name], adapter(params, name)) : linear_in(z, params[name]);
-  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+      adapts(name) ? adapted_in(z, params[name], adapter(params, name)) : linear_in(z, params[name], input);
+  return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
 at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
-  const auto heads = [&](const char* which, std::int64_t count) {  // [B, T, width] -> [B, count, T, head_dim]
-    return out(params, prefix + which, x).view({x.size(0), x.size(1), count, head_dim_}).transpose(1, 2);
+  // [B, T, width] -> [B, count, T, head_dim]. Turned by its position before it is transposed: the attention's
+  // output then lies as [B, T, width] too, and need not be copied.
+  const auto heads = [&](const char* which, std::int64_t count, bool turned) {
+    const at::Tensor y = out(params, prefix + which, x).view({x.size(0), x.size(1), count, head_dim_});
+    return (turned && rotary_ ? (*rotary_)(y) : y).transpose(1, 2);
   };
-  at::Tensor q = heads("q", s_.heads), k = heads("k", s_.kv_heads), v = heads("v", s_.kv_heads);
-  if (rotary_) {
-    q = (*rotary_)(q);
-    k = (*rotary_)(k);
-  }
-  return in(params, prefix + "o", causal_attention(q, k, v));
+  const at::Tensor q = heads("q", s_.heads, true), k = heads("k", s_.kv_heads, true),
+                   v = heads("v", s_.kv_heads, false);
+  return in(params, prefix + "o", causal_attention(q, k, v), Input::kept_anyway);
 }
 
 at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
@@ -296,7 +310,7 @@ at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const a
 
 bool Gpt::fast(const ParamStore& params) const {
   const at::Tensor& any = params["embed.tokens"].full;
-  return s_.block == "fast" && any.scalar_type() == at::kFloat && any.is_cpu();
+  return s_.block == "fast" && s_.adapter_rank == 0 && any.scalar_type() == at::kFloat && any.is_cpu();
 }
 
 at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x) const {

@@ -51,9 +51,11 @@ void FastProducts::over_heads(const AttentionShape& shape, Each each) const {
 
 namespace {
 
-/// Multiply-adds of the scores of causal attention, and of each further product of that size.
+/// Multiply-adds of the scores of causal attention, and of each further product of that size: half of all
+/// pairs, as everywhere (base/cost_model.h).
 double causal_products(const AttentionShape& s) {
-  return static_cast<double>(s.batch * s.heads * s.size) * static_cast<double>(s.length * (s.length + 1) / 2);
+  const auto length = static_cast<double>(s.length);
+  return static_cast<double>(s.batch * s.heads * s.size) * length * length / 2;
 }
 
 }  // namespace

@@ -14,6 +14,8 @@
 #include <ATen/ops/sub.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "optim/kernels/kernels.h"
 #include "optim/objective.h"
@@ -144,6 +146,16 @@ class CrossEntropy final : public Objective {
       weights = weights * get(batch, "weights").flatten().to(logits.scalar_type());
     const Tensor sum = WeightedNll::apply(logits, targets.clamp_min(0).unsqueeze(1), weights);
     return {sum, weights.sum(at::kDouble).item<double>(), {}};
+  }
+
+  /// Per position besides the logits: target (two floats wide), weight, normaliser. Backward makes the
+  /// logits' gradient while they are still there.
+  MemoryStage memory(double units, double outputs) const override {
+    const double logits = 4 * units * outputs, block = std::min(logits, 4.0 * (1 << 17));
+    return {.name = "cross entropy",
+            .kept = logits + 4 * 4 * units,
+            .forward = block,
+            .backward = logits + 4 * 2 * units};
   }
 };
 

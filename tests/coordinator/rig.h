@@ -79,7 +79,8 @@ class Rig {
       if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
       return duties;
     };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, schedule, capacity));
+    workers.push_back(
+        std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, schedule, capacity));
     if (options_.keeps_fast) workers.back()->keeps_fast = schedule.at({0}).cut_params();
     workers.back()->start(clock.now());
   }
@@ -118,7 +119,9 @@ class Rig {
   std::vector<std::unique_ptr<ToyWorker>> workers;
 
  private:
-  bool fast_for_all() const { return options_.keeps_fast && (options_.slices < slots || options_.rotate_every > 0); }
+  bool fast_for_all() const {
+    return options_.keeps_fast && (options_.slices < slots || options_.rotate_every > 0);
+  }
 
   Path folder_;
   std::int32_t workers_;

@@ -46,8 +46,8 @@ class ToyWorker {
   }
   std::optional<worker_action::Exit> exit;
   std::set<std::string> keeps_fast;  ///< parameters of which a slot keeps its own rows when it adopts
-  PlanSchedule schedule;    ///< a worker knows who owns what at which version
-  bool spoil_next = false;  ///< the next contribution holds a NaN
+  PlanSchedule schedule;             ///< a worker knows who owns what at which version
+  bool spoil_next = false;           ///< the next contribution holds a NaN
 
  private:
   struct Slot {
