@@ -32,6 +32,9 @@ struct ParamSpec {
   Role role = Role::weight;
   std::string group = "default";  ///< optimizer and outer settings are chosen per group
   bool decay = true;              ///< weight decay applies (off for gains, biases)
+  /// Multiply-adds of the forward pass per element and token: 1 for the matrix of a product, 0 for what is
+  /// looked up or added (an embedding table counts by its use as output head).
+  double products = 0;
 
   std::int64_t rows() const { return shape.empty() ? 1 : shape[0]; }
   std::int64_t row_size() const;  ///< elements per row
@@ -92,15 +95,6 @@ struct Plan {
   RowSet owned_by(std::int32_t slot) const;
   /// Parameters that are divided: some of their rows are not owned by all slots.
   std::set<std::string> cut_params() const;
-};
-
-/// Floating-point operations and sizes of a model per token, from which `plan` predicts (reference
-/// section 4.2).
-struct CostModel {
-  double matmul_params =
-      0;  ///< P_m: parameters that take part in a matrix product per token (with the output head)
-  double attention_width = 0;  ///< sum over layers of query width, for the attention terms
-  std::int64_t context = 0;    ///< T: tokens per sequence
 };
 
 }  // namespace tessera

@@ -46,7 +46,8 @@ class Checker {
     key(m.key), blob(m.contribution);
     if (m.slot_state_blob) blob(*m.slot_state_blob);
     const Work& w = m.work;
-    for (double amount : {w.units, w.loss_weight, w.compute_seconds, w.encode_seconds, w.wait_seconds})
+    for (double amount : {w.units, w.loss_weight, w.compute_seconds, w.encode_seconds, w.wait_seconds,
+                          w.flops, w.flops_uncut})
       number(std::isfinite(amount) && amount >= 0);
     require(w.first_sample <= w.end_sample, drop::range);
   }

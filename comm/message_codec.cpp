@@ -99,11 +99,13 @@ void put(wire::Work::Builder out, const Work& work) {
   out.setEncodeSeconds(work.encode_seconds);
   out.setWaitSeconds(work.wait_seconds);
   out.setGradNorm(work.grad_norm);
+  out.setFlops(work.flops);
+  out.setFlopsUncut(work.flops_uncut);
 }
 Work get(wire::Work::Reader in) {
   return {in.getSteps(),       in.getUnits(),     in.getLossSum(),        in.getLossWeight(),
           in.getFirstSample(), in.getEndSample(), in.getComputeSeconds(), in.getEncodeSeconds(),
-          in.getWaitSeconds(), in.getGradNorm()};
+          in.getWaitSeconds(), in.getGradNorm(),  in.getFlops(),          in.getFlopsUncut()};
 }
 
 void put(capnp::List<wire::ParamRows>::Builder out, const RowSet& set) {

@@ -44,6 +44,8 @@ struct Work {
   encodeSeconds @7 :Float64;
   waitSeconds @8 :Float64;
   gradNorm @9 :Float64;
+  flops @10 :Float64;
+  flopsUncut @11 :Float64;
 }
 struct Offer {
   key @0 :MergeKey;

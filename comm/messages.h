@@ -76,6 +76,8 @@ struct Work {
   std::uint64_t first_sample = 0, end_sample = 0;  ///< positions in the slot's data stream, [first, end)
   double compute_seconds = 0, encode_seconds = 0, wait_seconds = 0;
   double grad_norm = 0;  ///< mean over the steps, before clipping
+  double flops = 0;      ///< operations of the steps by the formula, and without the cut
+  double flops_uncut = 0;
   auto operator<=>(const Work&) const = default;
 };
 struct Offer {  ///< "this is ready to be fetched"; repeated until Taken, Rejected or a newer Publish

@@ -80,16 +80,8 @@ std::vector<std::vector<std::int32_t>> owners_of_parts(const PartialSettings& se
 }
 
 SlotWork work_of(const Divisible& divisible, const CostModel& cost) {
-  const double attention = static_cast<double>(cost.context) * cost.attention_width;
-  const double forward = 2 * cost.matmul_params + 2 * attention,
-               activations = 2 * cost.matmul_params + 4 * attention;
-  double frozen = 0;
-  for (const ParamSpec& spec : divisible.specs) {
-    if (spec.role == Role::frozen && spec.shape.size() >= 2) frozen += static_cast<double>(spec.elements());
-  }
-  const double cut = 2 * divisible.matrix_elements();
-  return {.fixed = std::max(0.0, forward + activations + 2 * (cost.matmul_params - frozen) - cut),
-          .cut = cut};
+  const double all = step_flops_uncut(divisible.specs, cost, 1).total(), cut = 2 * divisible.products();
+  return {.fixed = std::max(0.0, all - cut), .cut = cut};
 }
 
 /// The common time T of all parts that are not held at the least share follows from the shares' sum of one:

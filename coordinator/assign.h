@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "base/params.h"
+#include "base/cost_model.h"
 #include "coordinator/cuts.h"
 #include "coordinator/partial_settings.h"
 

@@ -248,6 +248,12 @@ Status Coordinator::perform(const action::Merge& merge) {
   const FragmentHead head = offer_head(sealed.fragment, version, {});
   const auto saved_at = std::chrono::steady_clock::now();
   phases_[version].commit = seconds(saved_at - merged_at);
+  phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
+  for (const StagedRecord& record : sealed.contributions) {
+    if (record.work.steps == 0) continue;
+    phases_[version].step_by_slot[record.key.slot.value] =
+        record.work.compute_seconds / static_cast<double>(record.work.steps);
+  }
   while (phases_.size() > 8) phases_.erase(phases_.begin());  // rows of older ones are written
   feed(event::Merged{.fragment = sealed.fragment,
                      .version = version,

@@ -114,8 +114,9 @@ class Coordinator {
   std::map<SlotId, std::pair<Digest, Buffer>>
       slot_states_;  ///< for the next checkpoint: digest and encoded state
   struct PhaseSeconds {
-    double wire = 0;    ///< of all contributions, from asking for one to having it
-    double commit = 0;  ///< snapshot and offer
+    double wire = 0;                   ///< of all contributions, from asking for one to having it
+    double commit = 0;                 ///< snapshot and offer
+    std::vector<double> step_by_slot;  ///< of compute; 0: the slot brought nothing
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
   std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;

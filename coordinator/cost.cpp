@@ -11,43 +11,48 @@ namespace {
 constexpr double kFloat = 4;  // bytes
 constexpr double kDouble = 8;
 
-/// What a slot trains: all parameters it owns, the others that would have had a weight-gradient matmul, and
-/// what partial.frozen takes from everybody.
-struct Ownership {
-  double owned = 0, frozen_in_matmuls = 0, frozen_for_all = 0;
-};
-
-Ownership ownership_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
-  Ownership ownership;
+double elements_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
+  double elements = 0;
   for (const ParamSpec& spec : specs) {
-    if (spec.role != Role::weight && spec.role != Role::frozen) continue;
-    if (spec.role == Role::frozen) ownership.frozen_for_all += static_cast<double>(spec.elements());
-    double owned = 0;
-    if (auto found = rows.find(spec.name); found != rows.end()) {
-      for (const Rows& range : found->second) owned += static_cast<double>(range.count() * spec.row_size());
-    }
-    ownership.owned += owned;
-    if (spec.shape.size() >= 2) ownership.frozen_in_matmuls += static_cast<double>(spec.elements()) - owned;
+    if (spec.role == Role::weight) elements += owned_elements(rows, spec);
   }
-  return ownership;
+  return elements;
 }
 
-SlotCost slot_cost(const Ownership& ownership, double parameters, const CostModel& model,
-                   const CostSettings& settings) {
+/// Activations, passing buffers and gradients of a step, on top of the weights and moments that are there.
+void add_step_memory(SlotCost& cost, const RowSet& rows, const CostModel& model,
+                     const CostSettings& settings) {
+  cost.peak = cost.memory.weights + cost.memory.moments + cost.memory.gradients;
+  if (!model.stages) return;
+  std::vector<MemoryStage> stages = model.stages(rows, settings.sequences);
+  stages.push_back(settings.objective);
+  const StepMemory step = step_memory(stages);
+  cost.activations = step.activations;
+  cost.peak = cost.memory.weights + cost.memory.moments + std::max(step.peak, cost.memory.gradients);
+}
+
+/// Whatever a worker holds of the model, trained or not.
+double stored_elements(const std::vector<ParamSpec>& specs) {
+  double elements = 0;
+  for (const ParamSpec& spec : specs) elements += static_cast<double>(spec.elements());
+  return elements;
+}
+
+SlotCost slot_cost(const RowSet& rows, const std::vector<ParamSpec>& specs, double parameters,
+                   const CostModel& model, const CostSettings& settings) {
   SlotCost cost;
-  cost.owned_parameters = ownership.owned;
-  cost.trainable_share = ownership.owned / parameters;
-  const double attention = static_cast<double>(model.context) * model.attention_width;
-  const double tokens = settings.tokens_per_step;
-  cost.step.forward = tokens * (2 * model.matmul_params + 2 * attention);
-  cost.step.activation_backward = tokens * (2 * model.matmul_params + 4 * attention);
-  cost.step.weight_gradient = tokens * 2 * (model.matmul_params - ownership.frozen_in_matmuls);
-  cost.memory.weights = kFloat * (parameters + ownership.frozen_for_all);
-  cost.memory.gradients = kFloat * ownership.owned;
-  cost.memory.moments = kFloat * settings.moments_per_parameter * ownership.owned;
-  cost.memory.anchor = settings.anchor ? kFloat * ownership.owned : 0;
-  cost.bytes_up = settings.bytes_up * ownership.owned;
+  const double owned = elements_of(rows, specs);
+  cost.owned_parameters = owned;
+  cost.trainable_share = owned / parameters;
+  cost.step = step_flops(specs, rows, model, settings.tokens_per_step);
+  cost.memory.weights = kFloat * stored_elements(specs);
+  cost.memory.gradients = kFloat * owned;
+  cost.memory.moments = kFloat * settings.moments_per_parameter * owned;
+  cost.memory.anchor = settings.anchor ? kFloat * owned : 0;
+  cost.received = kFloat * parameters;
+  cost.bytes_up = settings.bytes_up * owned;
   cost.bytes_down = settings.bytes_down * parameters;
+  add_step_memory(cost, rows, model, settings);
   return cost;
 }
 
@@ -90,9 +95,8 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   for (const ParamSpec& spec : specs) {
     if (spec.role == Role::weight) add_rows(everything, spec.name, {0, spec.rows()});
   }
-  const Ownership all = ownership_of(everything, specs);
-  report.parameters = all.owned;
-  report.diloco = slot_cost(all, report.parameters, model, settings);
+  report.parameters = elements_of(everything, specs);
+  report.diloco = slot_cost(everything, specs, report.parameters, model, settings);
 
   // Data parallel exchanges a gradient and new parameters in every one of the H steps, and needs no start
   // copy.
@@ -101,15 +105,20 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.data_parallel.bytes_up *= static_cast<double>(settings.steps);
   report.data_parallel.bytes_down *= static_cast<double>(settings.steps);
 
+  double shares = 0, peaks = 0;
   for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
-    report.slots.push_back(
-        slot_cost(ownership_of(plan.owned_by(slot), specs), report.parameters, model, settings));
+    report.slots.push_back(slot_cost(plan.owned_by(slot), specs, report.parameters, model, settings));
     report.slots.back().slot = slot;
+    shares += report.slots.back().trainable_share;
+    peaks += report.slots.back().peak;
     add(report.total, report.slots.back(), settings);
     add(report.total_diloco, report.diloco, settings);
     add(report.total_data_parallel, report.data_parallel, settings);
   }
-  report.coordinator_bytes = (2 * kFloat + kDouble) * report.parameters + kFloat * all.frozen_for_all;
+  report.mean_share = shares / plan.slots;
+  report.mean_peak = peaks / plan.slots;
+  // What nobody trains is kept, but never merged.
+  report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs);
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;

@@ -1,35 +1,28 @@
 // What a plan costs, computed before anything runs: floating-point operations, memory and bytes per slot,
 // beside DiLoCo (the same without a cut) and data parallel. Used by `tessera plan` and by the summary at the
-// end of a run.
-//
-// Formulas (reference/partial-updates-and-diloco.md, section 4.2), per token, with P_m matmul parameters, T
-// context, A the attention width summed over layers:  forward 2 P_m + 2 T A;  activation backward 2 P_m + 4 T
-// A;  weight gradient 2 (P_m - frozen ones). The forward pass and the gradient of activations are never cut.
+// end of a run. The formulas of operations and of a step's memory are in base/cost_model.h.
 #pragma once
 #include <cstdint>
 #include <string>
 #include <vector>
 
-#include "base/params.h"
+#include "base/cost_model.h"
 
 namespace tessera {
 
 /// What the formulas need besides plan and model.
 struct CostSettings {
   double tokens_per_step = 1;           ///< of one slot: batch x context
+  double sequences = 1;                 ///< of one step: batch
+  MemoryStage objective;                ///< what the objective adds to a step's memory
   std::int64_t steps = 100;             ///< H: inner steps per round
   double moments_per_parameter = 2;     ///< fp32 state tensors of the inner optimizer (AdamW 2)
   bool anchor = true;                   ///< the slot keeps a start copy of what it trains
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire
 };
 
-/// Operations of one inner step of one slot.
-struct StepFlops {
-  double forward = 0, activation_backward = 0, weight_gradient = 0;
-  double total() const { return forward + activation_backward + weight_gradient; }
-};
-
-/// Memory of one slot that does not depend on the batch, in bytes, fp32.
+/// Memory of one slot that does not depend on the batch, in bytes, fp32. The anchor is what the slot's change
+/// is counted from; it lies in the version that the worker received (SlotCost::received), not in tensors.
 struct StaticBytes {
   double weights = 0, gradients = 0, moments = 0, anchor = 0;
   double total() const { return weights + gradients + moments + anchor; }
@@ -42,6 +35,10 @@ struct SlotCost {
   double trainable_share = 1;  ///< f = owned / trainable parameters
   StepFlops step;
   StaticBytes memory;
+  double activations = 0;  ///< kept between forward and backward; 0: the family does not say
+  double peak = 0;         ///< the most that the tensor allocator has handed out at once during a step
+  double received = 0;     ///< the adopted version as it arrived, one per worker: on one host mapped from the
+                           ///< coordinator's file and shared by all processes, else the worker's own
   double bytes_up = 0, bytes_down = 0;
   double bytes() const { return bytes_up + bytes_down; }
 };
@@ -59,12 +56,15 @@ struct CostReport {
   std::vector<SlotCost> slots;     ///< ascending
   SlotCost diloco, data_parallel;  ///< one slot each, for the same H steps
   TotalCost total, total_diloco, total_data_parallel;
+  double mean_share = 1;           ///< trainable share, mean over the slots
+  double mean_peak = 0;            ///< SlotCost::peak, mean over the slots
   double coordinator_bytes = 0;    ///< parameters 4P, outer momentum 4P, fp64 accumulator 8P
   std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
 
   // Shares in [0, 1] of what a run without the cut would need.
   double flops_saved() const { return 1 - total.flops / total_diloco.flops; }
   double memory_saved() const { return 1 - total.memory / total_diloco.memory; }
+  double peak_saved() const { return diloco.peak > 0 ? 1 - mean_peak / diloco.peak : 0; }
   double memory_saved_against_data_parallel() const { return 1 - total.memory / total_data_parallel.memory; }
   double bytes_saved() const { return 1 - total.bytes() / total_diloco.bytes(); }
   double bytes_saved_against_data_parallel() const { return 1 - total.bytes() / total_data_parallel.bytes(); }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <set>
 
+#include "base/cost_model.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -199,36 +200,33 @@ void divide_group(const Divisible::Group& from, const std::vector<double>& share
     most = std::max(most, end - begin);
     begin = end;
   }
-  if (fewest == most) return;
+  if (fewest == most || !are_equal(shares)) return;  // sized on purpose
   notes.insert(detail::describe("The ", units, " ", group.unit, " of ", group.kind, " are divided unevenly: ",
                                 shares.size(), " slices of ", fewest, " to ", most, " ", group.unit, "."));
 }
 
-/// Largest first to the part that is the least full for its share; names decide between equals. Nobody goes
-/// away empty-handed.
+/// Largest first to the part that is the least full for its share; names decide between equals. No part stays
+/// empty: its share is at least one tensor's (1/T), and were it passed over to the end, each other part j
+/// would hold n_j tensors that fill at most share_j T of its smallest one, so that all n_j were less than T.
 void deal_tensors(std::vector<ParamSpec> tensors, const std::vector<double>& shares,
                   std::vector<PartSlice>& slices, std::set<std::string>& notes) {
   std::sort(tensors.begin(), tensors.end(), [](const ParamSpec& a, const ParamSpec& b) {
     return a.elements() != b.elements() ? a.elements() > b.elements() : a.name < b.name;
   });
   std::vector<std::int64_t> held(shares.size(), 0);
-  std::size_t left = tensors.size();
   for (const ParamSpec& tensor : tensors) {
-    const auto empty = static_cast<std::size_t>(std::count(held.begin(), held.end(), 0));
     std::size_t best = shares.size();
     double best_fill = 0;
     for (std::size_t k = 0; k < shares.size(); ++k) {
-      if (empty >= left && held[k] > 0) continue;
       const double fill = static_cast<double>(held[k] + tensor.elements()) / shares[k];
       if (best == shares.size() || fill < best_fill) best = k, best_fill = fill;
     }
     held[best] += tensor.elements();
-    --left;
     slices.push_back(
         {{tensor.name, {{tensor.name, {{0, tensor.rows()}}}}, {}}, static_cast<std::int64_t>(best)});
   }
   const auto [fewest, most] = std::minmax_element(held.begin(), held.end());
-  if (*fewest == *most) return;
+  if (*fewest == *most || !are_equal(shares)) return;
   notes.insert(detail::describe("The ", tensors.size(), " whole tensors of the cut are dealt unevenly: ",
                                 shares.size(), " slices of ", format_count(static_cast<double>(*fewest)),
                                 " to ", format_count(static_cast<double>(*most)), " parameters."));
@@ -300,17 +298,15 @@ std::int64_t Divisible::most_parts() const {
   return most;
 }
 
-double Divisible::matrix_elements() const {
-  std::vector<ParamSpec> matrices;
-  for (const ParamSpec& spec : specs) {
-    if (spec.shape.size() >= 2) matrices.push_back(spec);
+double Divisible::products() const {
+  double products = 0;
+  for (const Group& from : groups) {
+    const RowSet rows = from.group.rows_of(0, from.group.units);
+    for (const ParamSpec& spec : specs) products += spec.products * owned_elements(rows, spec);
   }
-  double elements = 0;
-  for (const Group& from : groups)
-    elements += static_cast<double>(elements_in(from.group.rows_of(0, from.group.units), matrices));
   for (const ParamSpec& tensor : tensors)
-    elements += tensor.shape.size() >= 2 ? static_cast<double>(tensor.elements()) : 0;
-  return elements;
+    products += tensor.products * static_cast<double>(tensor.elements());
+  return products;
 }
 
 std::vector<PartSlice> divide(const Divisible& divisible, const std::vector<double>& shares,

@@ -25,8 +25,9 @@ struct Divisible {
   bool empty() const { return groups.empty() && tensors.empty(); }
   /// How many parts it can have at most.
   std::int64_t most_parts() const;
-  /// Elements of cut matrices: those whose weight gradients a slot need not compute where it owns none.
-  double matrix_elements() const;
+  /// Multiply-adds per token of the cut matrices' weight gradients: a slot need not compute what it does not
+  /// own.
+  double products() const;
 };
 
 /// Marks the parameters that partial.frozen names as Role::frozen; nothing else looks at that setting.

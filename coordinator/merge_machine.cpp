@@ -26,6 +26,8 @@ MergeTotals totals_of(const SealedRecord& sealed, const event::Merged& merged, d
     totals.work.compute_seconds += work.compute_seconds;
     totals.work.encode_seconds += work.encode_seconds;
     totals.work.wait_seconds += work.wait_seconds;
+    totals.work.flops += work.flops;
+    totals.work.flops_uncut += work.flops_uncut;
     grad_norms += work.grad_norm;
   }
   totals.work.grad_norm = totals.contributions > 0 ? grad_norms / totals.contributions : 0;

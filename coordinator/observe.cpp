@@ -30,6 +30,8 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   const double contributions = std::max(1, commit.totals.contributions);
   metrics_.add(metric::rounds_committed);
   metrics_.add(metric::units, work.units);
+  metrics_.add(metric::flops, work.flops);
+  metrics_.add(metric::flops_saved, std::max(0.0, work.flops_uncut - work.flops));
   if (work.loss_weight > 0) metrics_.set(metric::loss, work.loss_sum / work.loss_weight);
   if (commit.totals.uncovered > 0) metrics_.add(metric::uncovered_rounds);
   metrics_.set(metric::uncovered_coordinates, static_cast<double>(commit.totals.uncovered));
@@ -92,6 +94,8 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
                    {"bytes", evaluated->bytes},
                    {"words", evaluated->words}};
   }
+  row["flops"] = totals.work.flops;
+  if (totals.work.flops_uncut > 0) row["flops_saved"] = 1 - totals.work.flops / totals.work.flops_uncut;
   row["bytes_up"] = totals.bytes_up;
   row["bytes_down"] = totals.bytes_down;
   row["contributions"] = totals.contributions;
@@ -112,6 +116,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     phases["wire"] = known->second.wire / contributions;
     phases["commit"] = known->second.commit;
+    phases["step_by_slot"] = known->second.step_by_slot;
   }
   row["seconds"] = phases;
   row["state_hash"] = commit.chain.hex();

@@ -85,8 +85,8 @@ std::vector<std::string> PartialSettings::problems() const {
   }
   if (assign == "balanced") {
     if (speeds.empty()) {
-      say("partial.assign = \"balanced\" needs partial.speeds, one number per slot; `tessera inspect` of an "
-          "earlier run prints them.");
+      say("partial.assign = \"balanced\" needs partial.speeds, one number per slot; an earlier run prints "
+          "them at its end.");
     }
     if (rotate_every > 0) {
       say("partial.rotate_every does not go with partial.assign = \"balanced\": slices that are sized for "

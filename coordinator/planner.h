@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cost_model.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/params.h"

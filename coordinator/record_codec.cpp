@@ -25,7 +25,8 @@ void from_json(const nlohmann::json& json, Bits128& bits) {
 
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeKey, slot, fragment, version, attempt)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Work, steps, units, loss_sum, loss_weight, first_sample, end_sample,
-                                   compute_seconds, encode_seconds, wait_seconds, grad_norm)
+                                   compute_seconds, encode_seconds, wait_seconds, grad_norm, flops,
+                                   flops_uncut)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Ready, data, numerics)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluated, version, loss_sum, weight, bytes, words)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OuterReport, lr, cut_lr, agreement, persistence)

@@ -129,8 +129,11 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
-  const std::int64_t context = std::max<std::int64_t>(model.family->cost().context, 1);
-  return {.tokens_per_step = static_cast<double>(recipe.batch * context),
+  const CostModel shape = model.family->cost();
+  const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
+  return {.tokens_per_step = tokens,
+          .sequences = static_cast<double>(recipe.batch),
+          .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
           .steps = method->steps_per_merge(),
           .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
           .anchor = method->steps_locally(),

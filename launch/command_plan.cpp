@@ -48,12 +48,6 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   return Planned{std::move(recipe), std::move(model), vocab, settings, std::move(cost)};
 }
 
-double mean_share(const CostReport& cost) {
-  double sum = 0;
-  for (const SlotCost& slot : cost.slots) sum += slot.trainable_share;
-  return sum / static_cast<double>(cost.slots.size());
-}
-
 double frozen_elements(const std::vector<ParamSpec>& specs) {
   double frozen = 0;
   for (const ParamSpec& spec : specs)
@@ -61,14 +55,27 @@ double frozen_elements(const std::vector<ParamSpec>& specs) {
   return frozen;
 }
 
+/// The cost of a slot by name; a method that is compared with has no number.
 nlohmann::ordered_json slot_json(const SlotCost& slot) {
-  return {{"slot", slot.slot},
-          {"parameters", slot.owned_parameters},
-          {"trainable_share", slot.trainable_share},
-          {"flops_per_step", slot.step.total()},
-          {"static_bytes", slot.memory.total()},
-          {"bytes_up", slot.bytes_up},
-          {"bytes_down", slot.bytes_down}};
+  nlohmann::ordered_json json;
+  if (slot.slot >= 0) json["slot"] = slot.slot;
+  json.update({{"parameters", slot.owned_parameters},
+               {"trainable_share", slot.trainable_share},
+               {"flops_per_step", slot.step.total()},
+               {"flops_forward", slot.step.forward},
+               {"flops_activation_gradient", slot.step.activation_backward},
+               {"flops_weight_gradient", slot.step.weight_gradient},
+               {"static_bytes", slot.memory.total()},
+               {"weight_bytes", slot.memory.weights},
+               {"gradient_bytes", slot.memory.gradients},
+               {"moment_bytes", slot.memory.moments},
+               {"anchor_bytes", slot.memory.anchor},
+               {"activation_bytes", slot.activations},
+               {"peak_bytes", slot.peak},
+               {"received_bytes", slot.received},
+               {"bytes_up", slot.bytes_up},
+               {"bytes_down", slot.bytes_down}});
+  return json;
 }
 
 nlohmann::ordered_json prediction_json(const RoundTime& time) {
@@ -88,9 +95,10 @@ void print_json(const Planned& p, const PlanOptions& options) {
   nlohmann::ordered_json json = {
       {"parameters", cost.parameters},
       {"vocab", p.vocab},
-      {"trainable_share", mean_share(cost)},
+      {"trainable_share", cost.mean_share},
       {"flops_saved", cost.flops_saved()},
       {"memory_saved", cost.memory_saved()},
+      {"peak_saved", cost.peak_saved()},
       {"bytes_saved", cost.bytes_saved()},
       {"memory_saved_against_data_parallel", cost.memory_saved_against_data_parallel()},
       {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
@@ -98,6 +106,8 @@ void print_json(const Planned& p, const PlanOptions& options) {
       {"steps_per_merge", p.settings.steps},
       {"frozen_parameters", frozen_elements(p.model.specs)},
       {"rotation_cycle", p.model.schedule.cycle()},
+      {"diloco", slot_json(cost.diloco)},
+      {"data_parallel", slot_json(cost.data_parallel)},
       {"slots", nlohmann::ordered_json::array()},
       {"slices", nlohmann::ordered_json::array()},
       {"notes", cost.notes}};
@@ -185,18 +195,25 @@ void print_partition(const Planned& p) {
 }
 
 void print_slots(const CostReport& cost) {
-  std::printf("\n%-6s %10s %7s %12s %12s %12s %12s\n", "slot", "trains", "share", "FLOPs/step", "memory",
-              "up/merge", "down/merge");
+  std::printf("\n%-6s %10s %7s %11s %11s %11s %11s %11s %11s\n", "slot", "trains", "share", "FLOPs/step",
+              "static", "activations", "peak", "up/merge", "down/merge");
   for (const SlotCost& slot : cost.slots) {
-    std::printf("%-6d %10s %6.1f%% %12s %12s %12s %12s\n", slot.slot,
+    std::printf("%-6d %10s %6.1f%% %11s %11s %11s %11s %11s %11s\n", slot.slot,
                 format_count(slot.owned_parameters).c_str(), 100 * slot.trainable_share,
                 format_count(slot.step.total()).c_str(), format_bytes(slot.memory.total()).c_str(),
-                format_bytes(slot.bytes_up).c_str(), format_bytes(slot.bytes_down).c_str());
+                slot.activations > 0 ? format_bytes(slot.activations).c_str() : "-",
+                format_bytes(slot.peak).c_str(), format_bytes(slot.bytes_up).c_str(),
+                format_bytes(slot.bytes_down).c_str());
   }
   std::printf(
-      "Memory is weights, gradients, moments and anchors in fp32, without activations; the coordinator needs "
-      "%s.\n",
-      format_bytes(cost.coordinator_bytes).c_str());
+      "Static is weights, gradients, moments and anchor (the start of what a slot trains) in fp32; "
+      "activations "
+      "are kept from\nforward to backward; peak is the most that tensors of a step take at once: weights, "
+      "moments, and activations, gradients\nand passing buffers as they come and go. The anchor lies in the "
+      "version that a worker received, %s in all: mapped\nfrom the coordinator's file and shared on one "
+      "host, "
+      "else the worker's own. The coordinator needs %s.\n",
+      format_bytes(cost.diloco.received).c_str(), format_bytes(cost.coordinator_bytes).c_str());
 }
 
 /// "7.8% less", "0.4% more"
@@ -208,16 +225,17 @@ std::string change(double saved) {
 
 void print_comparison(const Planned& p) {
   const CostReport& cost = p.cost;
-  std::printf("\nAll slots, %lld steps %14s %14s %14s\n", static_cast<long long>(p.settings.steps),
+  std::printf("\nAll slots, %lld steps  %14s %14s %14s\n", static_cast<long long>(p.settings.steps),
               "this recipe", "DiLoCo", "data parallel");
   auto row = [](const char* name, std::string (*format)(double), double ours, double diloco,
                 double parallel) {
-    std::printf("  %-18s %14s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(),
+    std::printf("  %-19s %14s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(),
                 format(parallel).c_str());
   };
   row("FLOPs", format_count, cost.total.flops, cost.total_diloco.flops, cost.total_data_parallel.flops);
   row("static memory", format_bytes, cost.total.memory, cost.total_diloco.memory,
       cost.total_data_parallel.memory);
+  row("peak, mean of slots", format_bytes, cost.mean_peak, cost.diloco.peak, cost.data_parallel.peak);
   row("bytes up", format_bytes, cost.total.bytes_up, cost.total_diloco.bytes_up,
       cost.total_data_parallel.bytes_up);
   row("bytes down", format_bytes, cost.total.bytes_down, cost.total_diloco.bytes_down,

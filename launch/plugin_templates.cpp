@@ -168,16 +168,16 @@ class @Name@ final : public Family {
 
   std::vector<ParamSpec> specs() const override {
     return {{.name = "embed.tokens", .shape = {vocab_, s_.width}},
-            {.name = "mlp.up", .shape = {s_.hidden, s_.width}},
-            {.name = "mlp.down", .shape = {s_.hidden, s_.width}},
-            {.name = "head", .shape = {vocab_, s_.width}}};
+            {.name = "mlp.up", .shape = {s_.hidden, s_.width}, .products = 1},
+            {.name = "mlp.down", .shape = {s_.hidden, s_.width}, .products = 1},
+            {.name = "head", .shape = {vocab_, s_.width}, .products = 1}};
   }
   /// Hidden unit u: row u of up and of down.
   std::vector<CutGroup> cuts() const override {
     return {{.name = "mlp", .kind = "mlp", .unit = "units", .units = s_.hidden, .members = {{.param = "mlp.up"}, {.param = "mlp.down"}}}};
   }
   CostModel cost() const override {
-    return {.matmul_params = static_cast<double>(2 * s_.hidden * s_.width + vocab_ * s_.width), .context = s_.context};
+    return {.context = s_.context, .outputs = static_cast<double>(vocab_)};
   }
   void initialize(ParamStore& params, std::uint64_t seed) const override {
     for (auto& [name, parameter] : params.all()) fill_normal(parameter, name == "embed.tokens" ? 1.0 : 0.1, seed);

@@ -19,8 +19,14 @@ std::optional<RoundRow> parse_round_row(const std::string& line) {
   row.units = number("units");
   row.loss = number("loss");
   if (json.contains("eval_loss") && json["eval_loss"].is_number()) row.eval_loss = number("eval_loss");
+  row.flops = number("flops");
+  row.flops_saved = number("flops_saved");
   row.bytes_up = number("bytes_up");
   row.bytes_down = number("bytes_down");
+  if (json.contains("seconds") && json["seconds"].is_object()) {
+    for (const auto& step : json["seconds"].value("step_by_slot", nlohmann::json::array()))
+      row.step_seconds.push_back(step.is_number() ? step.get<double>() : 0.0);
+  }
   row.state_hash = json.value("state_hash", "");
   return row;
 }

@@ -16,7 +16,10 @@ struct RoundRow {
   double units = 0;                 ///< consumed in this round
   double loss = 0;                  ///< mean training loss, nats per unit
   std::optional<double> eval_loss;  ///< of the outer parameters, when evaluated
+  double flops = 0;                 ///< of all slots' steps, by the formula
+  double flops_saved = 0;           ///< share of what they would have been without the cut
   double bytes_up = 0, bytes_down = 0;
+  std::vector<double> step_seconds;  ///< of each slot's inner steps; empty where nobody was there to measure
   std::string state_hash;
 };
 std::optional<RoundRow> parse_round_row(const std::string& line);

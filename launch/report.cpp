@@ -1,5 +1,6 @@
 #include "launch/report.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -30,22 +31,30 @@ void print_quality(const TextScore& trained, const TextScore& untrained, const T
 
 /// What the cut and the rare merges saved: computed by the cost formulas, the bytes also as the transport
 /// counted them.
-void print_savings(const Recipe& recipe, const ModelParts& model, const std::vector<RoundRow>& rows) {
-  const CostReport cost =
-      cost_of(model.plan, model.specs, model.family->cost(), cost_settings(recipe, model));
+void print_savings(const Recipe& recipe, const CostReport& cost, const std::vector<RoundRow>& rows) {
   const double slots = static_cast<double>(recipe.slots), rounds = static_cast<double>(rows.size());
-  double measured = 0;
-  for (const RoundRow& row : rows) measured += row.bytes_up + row.bytes_down;
+  double measured = 0, flops = 0, flops_uncut = 0;
+  for (const RoundRow& row : rows) {
+    measured += row.bytes_up + row.bytes_down;
+    flops += row.flops;
+    flops_uncut += row.flops / (1 - row.flops_saved);
+  }
   std::printf("\nPer slot (cut %s, %lld slices)%27s %14s %14s\n", recipe.partial.cut.c_str(),
               static_cast<long long>(recipe.partial.slices), "this run", "DiLoCo", "data parallel");
   std::printf("  %-50s %12s %14s %14s\n", "FLOPs of a step, computed",
               format_count(cost.slots[0].step.total()).c_str(),
               format_count(cost.diloco.step.total()).c_str(),
               format_count(cost.data_parallel.step.total()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "FLOPs of this run's steps, over all slots",
+              format_count(flops).c_str(), format_count(flops_uncut).c_str(),
+              format_count(flops_uncut).c_str());
   std::printf("  %-50s %12s %14s %14s\n", "weights, gradients, moments, anchor, computed",
               format_bytes(cost.slots[0].memory.total()).c_str(),
               format_bytes(cost.diloco.memory.total()).c_str(),
               format_bytes(cost.data_parallel.memory.total()).c_str());
+  std::printf("  %-50s %12s %14s %14s\n", "tensors of a step at their peak, computed",
+              format_bytes(cost.slots[0].peak).c_str(), format_bytes(cost.diloco.peak).c_str(),
+              format_bytes(cost.data_parallel.peak).c_str());
   std::printf("  %-50s %12s %14s %14s\n", "bytes up and down per round, computed",
               format_bytes(cost.slots[0].bytes()).c_str(), format_bytes(cost.diloco.bytes()).c_str(),
               format_bytes(cost.data_parallel.bytes()).c_str());
@@ -62,6 +71,28 @@ void print_savings(const Recipe& recipe, const ModelParts& model, const std::vec
       "the bytes\n",
       100 * cost.flops_saved(), 100 * cost.memory_saved_against_data_parallel(),
       100 * cost.bytes_saved_against_data_parallel());
+}
+
+/// How fast the slots were, in operations per second against the fastest: what partial.speeds wants.
+void print_speeds(const ModelParts& model, const CostReport& cost, const std::vector<RoundRow>& rows) {
+  const auto slots = static_cast<std::size_t>(model.plan.slots);
+  std::vector<double> speeds(slots);
+  for (std::size_t slot = 0; slot < slots; ++slot) {
+    std::vector<double> steps;
+    for (const RoundRow& row : rows) {
+      if (slot < row.step_seconds.size() && row.step_seconds[slot] > 0)
+        steps.push_back(row.step_seconds[slot]);
+    }
+    if (steps.empty()) return;
+    std::nth_element(steps.begin(), steps.begin() + static_cast<std::ptrdiff_t>(steps.size() / 2),
+                     steps.end());
+    speeds[slot] = cost.slots[slot].step.total() / steps[steps.size() / 2];
+  }
+  const double fastest = *std::max_element(speeds.begin(), speeds.end());
+  std::vector<std::string> words;
+  for (const double speed : speeds) words.push_back(format_double(std::round(100 * speed / fastest) / 100));
+  std::printf("\nMeasured speed of the slots, for partial.assign = \"balanced\"\n  partial.speeds = [%s]\n",
+              join(words, ", ").c_str());
 }
 
 Status plot_loss(const RunDirectory& run, const Recipe& recipe, const std::vector<RoundRow>& rows,
@@ -98,7 +129,11 @@ Status print_report(const RunDirectory& run, std::shared_ptr<const Recipe> recip
   TESSERA_TRY(model.set_parameters(saved.parameters));
   const TextScore trained = model.evaluate(0), unigram = model.evaluate_unigram(0);
   print_quality(trained, untrained, unigram);
-  print_savings(*recipe, model.model(), rows);
+  const ModelParts& parts = model.model();
+  const CostReport cost =
+      cost_of(parts.plan, parts.specs, parts.family->cost(), cost_settings(*recipe, parts));
+  print_savings(*recipe, cost, rows);
+  if (recipe->partial.cut != "none" && recipe->slots > 1) print_speeds(parts, cost, rows);
   TESSERA_TRY(plot_loss(run, *recipe, rows, unigram, model.data().source->unit()));
   if (const Result<std::string> text = model.generate(); text.ok()) {
     std::printf("\nA sample\n%s\n", text->c_str());

@@ -79,7 +79,8 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                     .clip = clip_settings(*recipe),
                     .steps_locally = parts->method->steps_locally(),
                     .eval_batches = recipe->eval.batches,
-                    .trained_parameters = trained_elements(model.specs)};
+                    .trained_parameters = trained_elements(model.specs),
+                    .uncut_flops = step_flops_uncut(model.specs, model.family->cost(), 1).total()};
   parts->cut = {.params = model.plan.cut_params(),
                 .keeps_fast = recipe->partial.owner_view == "fast",
                 .lr_scale = recipe->partial.inner_lr_scale};

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/cost_model.h"
 #include "base/params.h"
 #include "base/registry.h"
 #include "models/parameter.h"

@@ -8,10 +8,12 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/params.h"
+#include "models/layers/arena.h"
 
 namespace tessera {
 
@@ -48,10 +50,13 @@ class ParamStore {
   void set_all_trainable();
   /// Drops the gradients of all leaves.
   void clear_gradients();
+  /// Memory that the layers of this replica use again and again.
+  const std::shared_ptr<Arena>& arena() const { return arena_; }
 
  private:
   std::vector<ParamSpec> specs_;
   std::map<std::string, Parameter> params_;
+  std::shared_ptr<Arena> arena_ = std::make_shared<Arena>();
 };
 
 }  // namespace tessera

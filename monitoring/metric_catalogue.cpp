@@ -43,6 +43,17 @@ const MetricInfo units{"tessera_units_total",
                        "Tokens, frames or samples (the run's unit) consumed by merged contributions.",
                        "",
                        {}};
+const MetricInfo flops{"tessera_flops_total",
+                       Type::counter,
+                       "Floating-point operations of the steps behind merged contributions, by the formula "
+                       "of `tessera plan`; evaluation is not counted.",
+                       "",
+                       {}};
+const MetricInfo flops_saved{"tessera_flops_saved_total",
+                             Type::counter,
+                             "Operations that the same steps would have taken besides without a cut.",
+                             "",
+                             {}};
 const MetricInfo loss{"tessera_loss",
                       Type::gauge,
                       "Training loss per unit over the last committed round, in nats for language models.",
@@ -143,6 +154,8 @@ const std::vector<const MetricInfo*>& catalogue() {
                                                   &held_rounds,
                                                   &left_out,
                                                   &units,
+                                                  &flops,
+                                                  &flops_saved,
                                                   &loss,
                                                   &eval_loss,
                                                   &wire_bytes,

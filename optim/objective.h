@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "base/cost_model.h"
 #include "base/registry.h"
 
 namespace tessera {
@@ -21,6 +22,9 @@ struct Objective {
   virtual ~Objective() = default;
   virtual Value operator()(const std::map<std::string, at::Tensor>& outputs,
                            const std::map<std::string, at::Tensor>& batch) const = 0;
+  /// Memory of its part of a step over so many units with so many numbers of output each, for `plan`. The
+  /// outputs themselves are counted here: they live until the objective's backward pass is done.
+  virtual MemoryStage memory(double units, double outputs) const = 0;
 };
 
 }  // namespace tessera

@@ -1,5 +1,6 @@
-// outer.lr = "auto": how large an outer step should be, from what a merge itself shows. No grid, no state: a
-// function of the contributions and of the momentum that is kept anyway. Derivation: docs/partial-updates.md.
+// outer.lr = "auto": how large an outer step should be, from what a merge itself shows. No grid, no state of
+// its own: a function of the contributions and of the momentum that is kept anyway. Derivation:
+// docs/partial-updates.md.
 #pragma once
 #include <span>
 
@@ -11,14 +12,17 @@ namespace tessera {
 struct OuterSignals {
   double agreement = 0;  ///< mean cosine of two slots' deltas over shared coordinates, clamped to [0, 1]
   double persistence =
-      0;  ///< cosine of the merged delta and the momentum over shared coordinates; 0: none yet
+      0;               ///< cosine of the merged delta and the momentum over shared coordinates; 0: none yet
+  double carried = 0;  ///< the momentum's part along the merged delta, in lengths of the delta; at least 0
   double cut_owners = 1;  ///< contributions behind a cut coordinate, mean by elements
 };
 OuterSignals signals_of(std::span<const Update> updates);
 
-/// The rate of shared coordinates with this momentum.
+/// The rate of shared coordinates with this momentum: the whole step, momentum included, goes along the
+/// merged delta as far as plain averaging would at a fixed rate.
 double shared_gain(const OuterSignals& signals, double momentum);
-/// The rate of cut coordinates with this momentum, in a run of `slots` slots.
+/// The rate of cut coordinates with this momentum, in a run of `slots` slots: the fewer slots stand behind a
+/// coordinate, the longer its values are averaged over time instead.
 double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots);
 
 }  // namespace tessera

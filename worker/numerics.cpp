@@ -7,6 +7,7 @@
 #include <torch/version.h>
 
 #include "base/numerics.h"
+#include "models/layers/fast_products.h"
 
 namespace tessera {
 
@@ -18,8 +19,8 @@ void prepare_numerics(int threads) {
 
 std::string numerics_fingerprint() {
   return std::string("torch ") + TORCH_VERSION + "; threads " + std::to_string(at::get_num_threads()) +
-         "; cpu " + at::get_cpu_capability() + "; mkl " + (at::hasMKL() ? "on" : "off") +
-         "; denormals flushed";
+         "; cpu " + at::get_cpu_capability() + "; kernels " + fast_kernel_level() + "; mkl " +
+         (at::hasMKL() ? "on" : "off") + "; denormals flushed";
 }
 
 }  // namespace tessera

@@ -39,7 +39,11 @@ Trainer::Trainer(TrainerParts parts, TrainerSettings settings)
       settings_(std::move(settings)),
       trainable_parameters_(settings_.trained_parameters > 0
                                 ? settings_.trained_parameters
-                                : trainable_elements(parts_.replica.params().specs())) {}
+                                : trainable_elements(parts_.replica.params().specs())),
+      cost_(parts_.replica.family().cost()) {
+  if (settings_.uncut_flops == 0)
+    settings_.uncut_flops = step_flops_uncut(parts_.replica.params().specs(), cost_, 1).total();
+}
 
 Objective::Value Trainer::forward(const TensorMap& tensors) {
   const NamedTensors batch = torch_views(tensors);
@@ -73,6 +77,8 @@ Status Trainer::step(SlotRun& run) {
   run.work.end_sample = first + static_cast<std::uint64_t>(settings_.batch);
   run.work.steps += 1;
   run.work.units += batch.units;
+  run.work.flops += step_flops(parts_.replica.params().specs(), run.owned, cost_, batch.units).total();
+  run.work.flops_uncut += settings_.uncut_flops * batch.units;
   run.work.loss_sum += loss_sum;
   run.work.loss_weight += loss.weight;
   run.work.grad_norm += (norm - run.work.grad_norm) / static_cast<double>(run.work.steps);

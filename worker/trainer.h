@@ -23,6 +23,7 @@ struct TrainerSettings {
   std::int64_t eval_batch = 16;         ///< samples per held-out batch
   std::int64_t eval_batches = 0;        ///< held-out batches per evaluation; 0: all
   std::int64_t trained_parameters = 0;  ///< of all slots together, for scaled clipping; 0: all weights
+  double uncut_flops = 0;  ///< per unit, of a slot that trains everything; 0: what the family's specs say
 };
 
 /// What a trainer works with; owned by whoever assembles the worker.
@@ -50,6 +51,7 @@ class Trainer {
   TrainerParts parts_;
   TrainerSettings settings_;
   std::int64_t trainable_parameters_;
+  CostModel cost_;
 };
 
 }  // namespace tessera

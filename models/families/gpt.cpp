@@ -7,24 +7,31 @@
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/silu.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
 #include "base/error.h"
 #include "base/random.h"
 #include "models/family.h"
+#include "models/layers/adapter.h"
 #include "models/layers/attention.h"
+#include "models/layers/fast_block.h"
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
 #include "models/layers/sliced_linear.h"
+#include "models/layers/transformer_cost.h"
 
 namespace tessera {
 namespace {
 
 struct GptSettings : Settings {
   std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
-  std::string positions = "learned", activation = "gelu", norm = "layernorm";
+  std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast";
   bool bias = false, tied = true;
+  std::int64_t adapter_rank = 0;
+  double adapter_alpha = 0;
+  std::string adapter_targets = "mlp";
 
   void fields(FieldVisitor& f) override {
     f.field({"width", "size of the residual stream", at_least(1)}, width);
@@ -45,7 +52,26 @@ struct GptSettings : Settings {
     f.field({"activation", "of the MLP", one_of({"gelu", "swiglu"})}, activation);
     f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
     f.field({"bias", "biases in projections and layer norms"}, bias);
+    f.field(
+        {"block",
+         "fast: hand-written forward and backward of each block where there is one (fp32 on the CPU); plain: "
+         "one operator after another, the reference",
+         one_of({"fast", "plain"})},
+        block);
     f.field({"tied", "the output head is the token embedding"}, tied);
+    f.field(
+        {"adapter_rank",
+         "rank r of low-rank adapters (LoRA): W becomes W + alpha/r B A with A [r, width], B [units, r]; 0: "
+         "none. With the targets' W frozen, an MLP with r = width x ffn / (N x (width + ffn)) trains as many "
+         "parameters as a slot of a cut into N slices; in general r = sum(units x width) / (N x sum(units + "
+         "width)) over the targets",
+         at_least(0)},
+        adapter_rank);
+    f.field({"adapter_alpha", "alpha of the adapters; 0: as large as the rank (W + B A)", at_least(0)},
+            adapter_alpha);
+    f.field({"adapter_targets", "which matrices get adapters: mlp (up, gate, down), heads (q, k, v, o)",
+             one_of({"mlp", "heads", "mlp+heads"})},
+            adapter_targets);
   }
 
   std::vector<std::string> problems() const override {
@@ -62,6 +88,14 @@ struct GptSettings : Settings {
     if (groups > 0 && heads % groups != 0) {
       found.push_back("model.kv_heads = " + std::to_string(kv_heads) +
                       " does not divide model.heads = " + std::to_string(heads));
+    }
+    std::int64_t smallest = width;  // side of a matrix that gets an adapter
+    if (adapter_targets != "heads" && ffn > 0) smallest = std::min(smallest, ffn);
+    if (adapter_targets != "mlp" && heads > 0) smallest = std::min(smallest, width / heads * groups);
+    if (adapter_rank > smallest) {
+      found.push_back("model.adapter_rank = " + std::to_string(adapter_rank) + " is more than " +
+                      std::to_string(smallest) +
+                      ", the smaller side of a matrix that it adapts: training the matrix itself is cheaper");
     }
     return found;
   }
@@ -91,12 +125,18 @@ class Gpt final : public Family {
   void declare();
   void declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size);
   void declare_norm(const std::string& name);
+  bool adapts(const std::string& name) const;
+  Adapter adapter(const ParamStore& params, const std::string& name) const;
 
   at::Tensor norm(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
   at::Tensor out(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
-  at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z) const;
+  at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z,
+                Input input = Input::of_this) const;
   at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
   at::Tensor mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+  /// True if the hand-written block can stand in for the layers.
+  bool fast(const ParamStore& params) const;
+  at::Tensor fast_layer(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
 
   GptSettings s_;
   std::int64_t head_dim_ = 0;
@@ -109,8 +149,24 @@ class Gpt final : public Family {
 /// A weight [units, width], and its bias where the settings ask for one. The bias of a product back to the
 /// width is shared by all units.
 void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
-  specs_.push_back({.name = name, .shape = {units, s_.width}});
+  specs_.push_back({.name = name, .shape = {units, s_.width}, .products = 1});
+  if (adapts(name)) {
+    specs_.push_back({.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}, .products = 1});
+    specs_.push_back({.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}, .products = 1});
+  }
   if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
+}
+
+/// Whether this matrix has a low-rank adapter.
+bool Gpt::adapts(const std::string& name) const {
+  const bool is_mlp = name.find(".mlp.") != std::string::npos;
+  return s_.adapter_rank > 0 && s_.adapter_targets.find(is_mlp ? "mlp" : "heads") != std::string::npos;
+}
+
+Adapter Gpt::adapter(const ParamStore& params, const std::string& name) const {
+  const double rank = static_cast<double>(s_.adapter_rank);
+  return {params[name + "_adapter_a"], params[name + "_adapter_b"],
+          s_.adapter_alpha > 0 ? s_.adapter_alpha / rank : 1};
 }
 
 void Gpt::declare_norm(const std::string& name) {
@@ -122,7 +178,7 @@ void Gpt::declare_norm(const std::string& name) {
 
 void Gpt::declare() {
   const std::int64_t keys = s_.kv_heads * head_dim_;
-  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}});
+  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}, .products = s_.tied ? 1.0 : 0.0});
   if (!rotary_) specs_.push_back({.name = "embed.positions", .shape = {s_.context, s_.width}});
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
@@ -137,7 +193,7 @@ void Gpt::declare() {
     declare_matrix(b + "mlp.down", s_.ffn, s_.width);
   }
   declare_norm("final_norm");
-  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}});
+  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}, .products = 1});
 }
 
 std::vector<CutGroup> Gpt::cuts() const {
@@ -150,6 +206,7 @@ std::vector<CutGroup> Gpt::cuts() const {
         .name = b + "attention", .kind = "heads", .unit = "groups", .units = s_.kv_heads, .members = {}};
     const auto add = [this](CutGroup& group, const std::string& name, std::int64_t rows, bool with_bias) {
       group.members.push_back({.param = name, .rows_per_unit = rows});
+      if (adapts(name)) group.members.push_back({.param = name + "_adapter_b", .rows_per_unit = rows});
       if (with_bias && s_.bias) group.members.push_back({.param = name + "_bias", .rows_per_unit = rows});
     };
     add(mlp, b + "mlp.up", 1, true);
@@ -173,11 +230,27 @@ std::vector<CutGroup> Gpt::cuts() const {
 }
 
 CostModel Gpt::cost() const {
-  const std::int64_t attention = 2 * s_.width * s_.width + 2 * s_.width * s_.kv_heads * head_dim_;
-  const std::int64_t mlp = (swiglu() ? 3 : 2) * s_.width * s_.ffn;
-  return {.matmul_params = static_cast<double>(s_.layers * (attention + mlp) + s_.vocab * s_.width),
-          .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
-          .context = s_.context};
+  const TransformerShape shape{.width = s_.width,
+                               .layers = s_.layers,
+                               .heads = s_.heads,
+                               .kv_heads = s_.kv_heads,
+                               .head_dim = head_dim_,
+                               .ffn = s_.ffn,
+                               .vocab = s_.vocab,
+                               .context = s_.context,
+                               .swiglu = swiglu(),
+                               .rms_norm = s_.norm == "rmsnorm",
+                               .bias = s_.bias,
+                               .rotary = rotary_.has_value(),
+                               .tied = s_.tied};
+  CostModel cost{
+      .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
+      .context = s_.context,
+      .outputs = static_cast<double>(s_.vocab),
+      .stages = [shape, specs = specs_, path = s_.block == "fast" ? fast_stages : plain_stages](
+                    const RowSet& owned, double sequences) { return path(shape, specs, owned, sequences); }};
+  if (s_.adapter_rank > 0) cost.stages = nullptr;  // what adapters keep for the backward pass is not modelled
+  return cost;
 }
 
 void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
@@ -187,7 +260,9 @@ void Gpt::initialize(ParamStore& params, std::uint64_t seed) const {
     const auto ends_with = [&name](const char* end) { return name.ends_with(end); };
     if (ends_with(".gain")) {
       fill_constant(parameter, 1);
-    } else if (ends_with("_bias") || ends_with(".bias")) {
+    } else if (ends_with("_adapter_a")) {
+      fill_normal(parameter, 1 / std::sqrt(static_cast<double>(s_.width)), seed);
+    } else if (ends_with("_bias") || ends_with(".bias") || ends_with("_adapter_b")) {
       fill_constant(parameter, 0);
     } else {
       fill_normal(parameter, ends_with("attention.o") || ends_with("mlp.down") ? residual : deviation, seed);
@@ -203,31 +278,67 @@ at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at
 }
 
 at::Tensor Gpt::out(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
-  const at::Tensor y = linear_out(x, params[name]);
-  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+  const at::Tensor y =
+      adapts(name) ? adapted_out(x, params[name], adapter(params, name)) : linear_out(x, params[name]);
+  return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
-at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z) const {
-  const at::Tensor y = linear_in(z, params[name]);
-  return s_.bias ? y + params[name + "_bias"].differentiable() : y;
+at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z,
+                   Input input) const {
+  const at::Tensor y =
+      adapts(name) ? adapted_in(z, params[name], adapter(params, name)) : linear_in(z, params[name], input);
+  return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
 at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
-  const auto heads = [&](const char* which, std::int64_t count) {  // [B, T, width] -> [B, count, T, head_dim]
-    return out(params, prefix + which, x).view({x.size(0), x.size(1), count, head_dim_}).transpose(1, 2);
+  // [B, T, width] -> [B, count, T, head_dim]. Turned by its position before it is transposed: the attention's
+  // output then lies as [B, T, width] too, and need not be copied.
+  const auto heads = [&](const char* which, std::int64_t count, bool turned) {
+    const at::Tensor y = out(params, prefix + which, x).view({x.size(0), x.size(1), count, head_dim_});
+    return (turned && rotary_ ? (*rotary_)(y) : y).transpose(1, 2);
   };
-  at::Tensor q = heads("q", s_.heads), k = heads("k", s_.kv_heads), v = heads("v", s_.kv_heads);
-  if (rotary_) {
-    q = (*rotary_)(q);
-    k = (*rotary_)(k);
-  }
-  return in(params, prefix + "o", causal_attention(q, k, v));
+  const at::Tensor q = heads("q", s_.heads, true), k = heads("k", s_.kv_heads, true),
+                   v = heads("v", s_.kv_heads, false);
+  return in(params, prefix + "o", causal_attention(q, k, v), Input::kept_anyway);
 }
 
 at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
   const at::Tensor up = out(params, prefix + "up", x);
   const at::Tensor hidden = swiglu() ? at::silu(out(params, prefix + "gate", x)) * up : at::gelu(up);
   return in(params, prefix + "down", hidden);
+}
+
+bool Gpt::fast(const ParamStore& params) const {
+  const at::Tensor& any = params["embed.tokens"].full;
+  return s_.block == "fast" && s_.adapter_rank == 0 && any.scalar_type() == at::kFloat && any.is_cpu();
+}
+
+at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x) const {
+  const auto get = [&](const char* name, bool there = true) { return there ? &params[b + name] : nullptr; };
+  const bool bias = s_.bias, norm_bias = s_.bias && s_.norm == "layernorm";
+  const FastBlockParameters parameters{.norm1_gain = get("norm1.gain"),
+                                       .norm1_bias = get("norm1.bias", norm_bias),
+                                       .q = get("attention.q"),
+                                       .k = get("attention.k"),
+                                       .v = get("attention.v"),
+                                       .q_bias = get("attention.q_bias", bias),
+                                       .k_bias = get("attention.k_bias", bias),
+                                       .v_bias = get("attention.v_bias", bias),
+                                       .o = get("attention.o"),
+                                       .o_bias = get("attention.o_bias", bias),
+                                       .norm2_gain = get("norm2.gain"),
+                                       .norm2_bias = get("norm2.bias", norm_bias),
+                                       .up = get("mlp.up"),
+                                       .gate = get("mlp.gate", swiglu()),
+                                       .up_bias = get("mlp.up_bias", bias),
+                                       .gate_bias = get("mlp.gate_bias", bias && swiglu()),
+                                       .down = get("mlp.down"),
+                                       .down_bias = get("mlp.down_bias", bias)};
+  const FastBlockShape shape{s_.width, s_.heads, s_.kv_heads,         head_dim_,
+                             s_.ffn,   swiglu(), s_.norm == "rmsnorm"};
+  const at::Tensor cos = rotary_ ? rotary_->cos() : at::Tensor(),
+                   sin = rotary_ ? rotary_->sin() : at::Tensor();
+  return fast_block(x, shape, parameters, cos, sin, params.arena());
 }
 
 NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) const {
@@ -238,13 +349,20 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
   TESSERA_CHECK_LE(tokens.size(1), s_.context);
   at::Tensor x = at::embedding(params["embed.tokens"].differentiable(), tokens);
   if (!rotary_) x = x + params["embed.positions"].differentiable().narrow(0, 0, tokens.size(1));
+  const Parameter& head = params[s_.tied ? "embed.tokens" : "head"];
+  if (fast(params)) {
+    params.arena()->expect(tokens.numel());
+    for (std::int64_t layer = 0; layer < s_.layers; ++layer) x = fast_layer(params, block(layer), x);
+    const Parameter* const bias = s_.bias && s_.norm == "layernorm" ? &params["final_norm.bias"] : nullptr;
+    return {{"logits",
+             fast_head(x, s_.norm == "rmsnorm", params["final_norm.gain"], bias, head, params.arena())}};
+  }
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
     x = x + attention(params, b + "attention.", norm(params, b + "norm1", x));
     x = x + mlp(params, b + "mlp.", norm(params, b + "norm2", x));
   }
-  x = norm(params, "final_norm", x);
-  return {{"logits", linear_out(x, params[s_.tied ? "embed.tokens" : "head"])}};
+  return {{"logits", linear_out(norm(params, "final_norm", x), head)}};
 }
 
 NamedTensors Gpt::example_batch(std::uint64_t seed) const {

@@ -11,25 +11,35 @@
 
 namespace tessera {
 
-Rotary::Rotary(std::int64_t positions, std::int64_t head_dim) {
+Rotary::Rotary(std::int64_t positions, std::int64_t head_dim) : positions_(positions), head_dim_(head_dim) {
   TESSERA_CHECK_EQ(head_dim % 2, 0);
-  const std::int64_t half = head_dim / 2;
-  cos_ = at::empty({positions, half}, at::kDouble);
-  sin_ = at::empty({positions, half}, at::kDouble);
-  for (std::int64_t p = 0; p < positions; ++p) {
+}
+
+void Rotary::filled() const {
+  std::call_once(once_, [this] { fill(); });
+}
+
+void Rotary::fill() const {
+  const std::int64_t half = head_dim_ / 2;
+  cos_ = at::empty({positions_, half}, at::kDouble);
+  sin_ = at::empty({positions_, half}, at::kDouble);
+  for (std::int64_t p = 0; p < positions_; ++p) {
     for (std::int64_t i = 0; i < half; ++i) {
       const double angle =
-          static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / head_dim);
+          static_cast<double>(p) * std::pow(10000.0, -2.0 * static_cast<double>(i) / head_dim_);
       cos_.mutable_data_ptr<double>()[p * half + i] = std::cos(angle);
       sin_.mutable_data_ptr<double>()[p * half + i] = std::sin(angle);
     }
   }
+  cos_fp32_ = cos_.to(at::kFloat);
+  sin_fp32_ = sin_.to(at::kFloat);
 }
 
 at::Tensor Rotary::operator()(const at::Tensor& x) const {
+  filled();
   const std::int64_t half = cos_.size(1);
-  const at::Tensor cos = cos_.narrow(0, 0, x.size(2)).to(x.scalar_type());
-  const at::Tensor sin = sin_.narrow(0, 0, x.size(2)).to(x.scalar_type());
+  const at::Tensor cos = cos_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());
+  const at::Tensor sin = sin_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());
   const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 3);
 }

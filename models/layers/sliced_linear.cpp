@@ -22,7 +22,7 @@ struct Weight {
 // The two products are each other's activation gradient: d(x W^T)/dx = dy W, d(z W)/dz = dy W^T. So each
 // backward calls the other product, and differentiating twice needs nothing more.
 Tensor product_out(const Tensor& x, const Weight& weight);
-Tensor product_in(const Tensor& z, const Weight& weight);
+Tensor product_in(const Tensor& z, const Weight& weight, Input input = Input::of_this);
 
 Tensor columns(const Tensor& matrix, Rows range) {
   return matrix.narrow(1, range.begin, range.count());
@@ -90,12 +90,32 @@ struct LinearIn : torch::autograd::Function<LinearIn> {
   }
 };
 
+struct AddBias : torch::autograd::Function<AddBias> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& y, const Weight& bias,
+                        at::TensorList /*leaves*/) {
+    std::vector<std::int64_t> bounds;
+    for (const Rows& rows : bias.rows) bounds.insert(bounds.end(), {rows.begin, rows.end});
+    ctx->saved_data["bounds"] = bounds;
+    return y.add(bias.full);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& gradients) {
+    const std::vector<std::int64_t> bounds = ctx->saved_data["bounds"].toIntVector();
+    const Tensor& dy = gradients[0];
+    variable_list result{dy, Tensor()};  // y, the Weight, leaves
+    for (std::size_t i = 0; i < bounds.size(); i += 2) {
+      result.push_back(dy.narrow(-1, bounds[i], bounds[i + 1] - bounds[i]).flatten(0, -2).sum(0));
+    }
+    return result;
+  }
+};
+
 Tensor product_out(const Tensor& x, const Weight& weight) {
   if (!at::GradMode::is_enabled()) return at::mm(x, weight.full.t());
   return LinearOut::apply(x, weight, at::TensorList(weight.leaves));
 }
 
-Tensor product_in(const Tensor& z, const Weight& weight) {
+Tensor product_in(const Tensor& z, const Weight& weight, Input input) {
   if (!at::GradMode::is_enabled()) return at::mm(z, weight.full);
   // Only the owned columns of z are kept for dW. They are cut out here, outside the function, so that a
   // second derivative finds its way back to z through them; in the first one z's gradient comes whole and
@@ -103,7 +123,8 @@ Tensor product_in(const Tensor& z, const Weight& weight) {
   std::vector<Tensor> owned_columns;
   for (const Rows& rows : weight.rows) {
     const bool all = rows.count() == z.size(1);
-    owned_columns.push_back(all ? z : columns(z, rows).contiguous());
+    const Tensor owned = all ? z : columns(z, rows);
+    owned_columns.push_back(input == Input::kept_anyway ? owned : owned.contiguous());
   }
   return LinearIn::apply(z, weight, at::TensorList(weight.leaves), at::TensorList(owned_columns));
 }
@@ -134,10 +155,18 @@ at::Tensor linear_out(const at::Tensor& x, const Parameter& weight) {
   return on_last_dimension(x, weight, product_out);
 }
 
-at::Tensor linear_in(const at::Tensor& z, const Parameter& weight) {
+at::Tensor linear_in(const at::Tensor& z, const Parameter& weight, Input input) {
   TESSERA_CHECK(weight.full.dim() == 2 && z.size(-1) == weight.full.size(0), ": ", weight.spec.name, " has ",
                 weight.full.size(0), " inputs, not ", z.size(-1));
-  return on_last_dimension(z, weight, product_in);
+  return on_last_dimension(
+      z, weight, [input](const Tensor& rows, const Weight& w) { return product_in(rows, w, input); });
+}
+
+at::Tensor add_bias(const at::Tensor& y, const Parameter& bias) {
+  TESSERA_CHECK(bias.full.dim() == 1 && y.size(-1) == bias.full.size(0), ": ", bias.spec.name, " has ",
+                bias.full.size(0), " entries, not ", y.size(-1));
+  const Weight weight = weight_of(bias);
+  return AddBias::apply(y, weight, at::TensorList(weight.leaves));
 }
 
 }  // namespace tessera

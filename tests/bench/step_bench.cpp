@@ -1,6 +1,7 @@
-// The C++ half of tests/bench/compare_eager.py: one slot that owns everything, stepped on demand. Takes the
-// model's shape on the command line, then reads a number of steps per line and answers with
-// "milliseconds-per-step loss".
+// The C++ half of tests/bench/compare_eager.py: one slot, stepped on demand. Takes the model's shape on the
+// command line, the block (fast or plain) and the number of slices of which the slot owns one (cut mlp+heads;
+// 1: it owns everything, 0: nothing of what is cut). Then reads a number of steps per line and answers with
+// "milliseconds-per-step CPU-milliseconds-per-step loss".
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +18,8 @@ namespace {
 
 struct Shape {
   std::int64_t vocab, width, heads, layers, context, batch;
+  std::string block;
+  std::int64_t slices;
 };
 
 /// Random tokens: what is in them does not matter for time.
@@ -51,9 +54,10 @@ struct Constant final : Schedule {
   double factor(std::int64_t) const override { return 1; }
 };
 
-/// Sets the named integers of a family's settings.
-struct SetIntegers final : FieldVisitor {
+/// Sets the named integers of a family's settings, its block, and biases.
+struct SetModel final : FieldVisitor {
   std::map<std::string, std::int64_t> values;
+  std::string block;
   void field(const FieldInfo& info, std::int64_t& value) override {
     if (const auto found = values.find(info.name); found != values.end()) value = found->second;
   }
@@ -61,7 +65,9 @@ struct SetIntegers final : FieldVisitor {
     if (info.name == "bias") value = true;
   }
   void field(const FieldInfo&, double&) override {}
-  void field(const FieldInfo&, std::string&) override {}
+  void field(const FieldInfo& info, std::string& value) override {
+    if (info.name == "block") value = block;
+  }
   void field(const FieldInfo&, std::vector<double>&) override {}
   void field(const FieldInfo&, std::vector<std::string>&) override {}
   void group(const FieldInfo&, Settings&) override {}
@@ -70,7 +76,8 @@ struct SetIntegers final : FieldVisitor {
 
 std::unique_ptr<Family> make_gpt(const Shape& shape) {
   auto settings = Registry<Family>::builtin().make_settings("gpt");
-  SetIntegers set;
+  SetModel set;
+  set.block = shape.block;
   set.values = {{"width", shape.width},
                 {"heads", shape.heads},
                 {"layers", shape.layers},
@@ -78,6 +85,21 @@ std::unique_ptr<Family> make_gpt(const Shape& shape) {
                 {"context", shape.context}};
   settings->fields(set);
   return Registry<Family>::builtin().make("gpt", *settings, {});
+}
+
+/// Everything, or of what mlp+heads cuts the first of the slices, or none of it.
+RowSet owned_rows(const Family& family, std::int64_t slices) {
+  std::map<std::string, std::int64_t> cut;
+  for (const CutGroup& group : family.cuts()) {
+    for (const auto& m : group.members)
+      cut[m.param] = slices == 0 ? 0 : group.units / slices * m.rows_per_unit;
+  }
+  RowSet owned;
+  for (const ParamSpec& spec : family.specs()) {
+    const std::int64_t rows = cut.contains(spec.name) ? cut[spec.name] : spec.rows();
+    if (rows > 0) add_rows(owned, spec.name, {0, rows});
+  }
+  return owned;
 }
 
 int serve(const Shape& shape, int threads) {
@@ -91,7 +113,7 @@ int serve(const Shape& shape, int threads) {
   Trainer trainer({replica, *objective, schedule, data},
                   {.batch = shape.batch, .clip = {.mode = ClipSettings::Mode::local, .max_norm = 1}});
   SlotRun run;
-  for (const ParamSpec& spec : family->specs()) add_rows(run.owned, spec.name, {0, spec.rows()});
+  run.owned = owned_rows(*family, shape.slices);
   run.inner = Registry<InnerOptimizer>::builtin().make("adamw", {});
   for (int steps; std::cin >> steps;) {
     run.work = {};
@@ -116,10 +138,10 @@ int serve(const Shape& shape, int threads) {
 }  // namespace tessera
 
 int main(int argc, char** argv) {
-  if (argc != 8) {
-    std::fprintf(stderr, "usage: %s VOCAB WIDTH HEADS LAYERS CONTEXT BATCH THREADS\n", argv[0]);
+  if (argc != 10) {
+    std::fprintf(stderr, "usage: %s VOCAB WIDTH HEADS LAYERS CONTEXT BATCH THREADS BLOCK SLICES\n", argv[0]);
     return 2;
   }
   const auto at = [argv](int i) { return std::atoll(argv[i]); };
-  return tessera::serve({at(1), at(2), at(3), at(4), at(5), at(6)}, static_cast<int>(at(7)));
+  return tessera::serve({at(1), at(2), at(3), at(4), at(5), at(6), argv[8], at(9)}, static_cast<int>(at(7)));
 }

@@ -91,6 +91,7 @@ class MessageSamples {
     Work work{random_(), amount(), any(), amount(), random_.below(1000), 1000 + random_.below(1000)};
     work.compute_seconds = amount(), work.encode_seconds = amount(), work.wait_seconds = amount();
     work.grad_norm = any();
+    work.flops = amount(), work.flops_uncut = amount();
     return work;
   }
   Grant grant() {

@@ -30,11 +30,11 @@ Model model_of(int blocks, std::int64_t hidden, std::int64_t heads, std::int64_t
     const std::string block = "blocks." + std::to_string(i) + ".";
     const std::size_t first = model.specs.size();
     model.specs.push_back({block + "norm", {width}});
-    model.specs.push_back({block + "attention.q", {heads * 2, width}});
-    model.specs.push_back({block + "attention.o", {heads * 2, width}});
-    model.specs.push_back({block + "mlp.up", {hidden, width}});
+    model.specs.push_back({.name = block + "attention.q", .shape = {heads * 2, width}, .products = 1});
+    model.specs.push_back({.name = block + "attention.o", .shape = {heads * 2, width}, .products = 1});
+    model.specs.push_back({.name = block + "mlp.up", .shape = {hidden, width}, .products = 1});
     model.specs.push_back({block + "mlp.up_bias", {hidden}});
-    model.specs.push_back({block + "mlp.down", {hidden, width}});
+    model.specs.push_back({.name = block + "mlp.down", .shape = {hidden, width}, .products = 1});
     for (std::size_t p = first; p < model.specs.size(); ++p)
       layers.members.push_back({model.specs[p].name, model.specs[p].rows(), 0, i});
     model.specs.push_back({block + "mean", {width}, Role::buffer});
@@ -50,7 +50,7 @@ Model model_of(int blocks, std::int64_t hidden, std::int64_t heads, std::int64_t
                           {{block + "mlp.up"}, {block + "mlp.up_bias"}, {block + "mlp.down"}}});
   }
   model.cuts.push_back(layers);
-  model.specs.push_back({"head", {11, width}});
+  model.specs.push_back({.name = "head", .shape = {11, width}, .products = 1});
   return model;
 }
 
@@ -189,11 +189,7 @@ TEST(Assign, ExplicitOwnersAreTakenAtTheirWordAndTheirMistakesNamed) {
 
 TEST(Assign, BalancedSlicesMakePredictedStepTimesEqual) {
   const Model model = model_of(6, 240, 8, 32);
-  double matrices = 0;
-  for (const ParamSpec& spec : model.specs)
-    matrices +=
-        spec.shape.size() == 2 && spec.name != "embed.tokens" ? static_cast<double>(spec.elements()) : 0;
-  const CostModel cost{.matmul_params = matrices, .attention_width = 96, .context = 16};
+  const CostModel cost{.attention_width = 96, .context = 16};
   PartialSettings settings = partial("mlp", 3);
   settings.assign = "balanced";
   settings.speeds = {1.0, 1.1, 1.05, 1.2};  // slice 0 belongs to slots 0 and 3: the slower one decides
@@ -214,6 +210,15 @@ TEST(Assign, BalancedSlicesMakePredictedStepTimesEqual) {
       EXPECT_EQ(slice.rows.begin()->second[0].count(), 1);
     }
   }
+  settings.speeds = {0.1, 1, 1.03, 1};
+  const CostReport held = cost_of(schedule_of(model, settings, 4, cost).at({0}), model.specs, cost, {});
+  EXPECT_NEAR(held.slots[1].step.total() * 1.03 / held.slots[2].step.total(), 1, 0.002)
+      << "the others share what it leaves";
+  PartialSettings tensors = partial("tensor", 2);
+  tensors.assign = "balanced";
+  tensors.speeds = {1, 0.01};
+  const Plan dealt = schedule_of(model_of(1, 8, 2), tensors, 2, cost).at({0});
+  EXPECT_EQ(dealt.owned_by(1).size(), 1u + 4u) << "one tensor, and the two tables and two vectors of all";
   settings.speeds = {1, 1};
   EXPECT_THAT(error_of(model, settings, 4), HasSubstr("partial.speeds has 2 numbers for 4 slots"));
 }
@@ -337,7 +342,7 @@ TEST(Assign, EveryPlanThatIsMadeTilesTheModelAtEveryVersion) {
     if (random.chance(0.2)) settings.shared = {"*.norm", "blocks.0.mlp.*"};
     if (random.chance(0.2)) settings.frozen = {"embed.tokens", "blocks.0.attention.q"};
     const std::vector<ParamSpec> specs = *trained_specs(model.specs, settings);
-    const CostModel cost{.matmul_params = 500, .attention_width = 4, .context = 4};
+    const CostModel cost{.attention_width = 4, .context = 4};
     const auto schedule = PlanSchedule::make(specs, model.cuts, settings, slots, cost);
     if (!schedule.ok()) {
       ++refused;

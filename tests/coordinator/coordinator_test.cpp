@@ -141,7 +141,8 @@ std::vector<std::vector<float>> odd_rows(const Path& run, std::int64_t version) 
 
 TEST(Coordinator, InModeDropASliceWithoutOwnersIsHeldBitForBitAndEverybodyIsTold) {
   ScratchFolder folder;
-  Rig rig(2, folder.path(), {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
+  Rig rig(2, folder.path(),
+          {.mode = Mode::drop});  // the second worker has slots 1 and 3, who own slice 1 of 2
   const auto version = [&] { return rig.coordinator->state().ledger.fragments[0].version.value; };
   while (version() < 1) rig.pump();
   EXPECT_EQ(rig.metrics.value(metric::exact), 1);
@@ -171,6 +172,40 @@ TEST(Coordinator, InModeDropASliceWithoutOwnersIsHeldBitForBitAndEverybodyIsTold
   EXPECT_NE(odd_rows(folder.path(), 6), held) << "the owners are back";
   EXPECT_EQ(rig.metrics.value(metric::held_slices), 0);
   EXPECT_GE(rig.metrics.value(metric::left_out), 6);
+}
+
+TEST(Coordinator, OwnersThatChangeEveryRoundGiveTheSameHashesWhoeverDies) {
+  std::vector<std::string> story;
+  {
+    ScratchFolder folder;
+    Rig rig(1, folder.path(), {.rotate_every = 1});
+    ASSERT_TRUE(rig.finish());
+    story = rig.story();
+    for (const auto& row : rig.rows()) EXPECT_EQ(row["uncovered"], 0);
+  }
+  EXPECT_EQ(story[0], undisturbed()[0]) << "the first round has the first owners";
+  EXPECT_NE(story[1], undisturbed()[1]);
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    ScratchFolder folder;
+    Rig rig(2, folder.path(), {.rotate_every = 1});
+    int deaths = 0;
+    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
+      rig.pump();
+      if (deaths >= 8 || rig.coordinator->done()) continue;
+      if (random.chance(0.05)) {
+        ++deaths;
+        ASSERT_TRUE(rig.open().ok());
+      } else if (random.chance(0.05) && !rig.workers.empty()) {
+        ++deaths;
+        rig.workers.erase(rig.workers.begin());
+        rig.add_worker();
+      }
+    }
+    ASSERT_TRUE(rig.finish());
+    EXPECT_EQ(rig.story(), story);
+  }
 }
 
 TEST(Coordinator, ASecondOneOnTheSameDirectoryIsFenced) {

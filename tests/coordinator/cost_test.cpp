@@ -20,23 +20,22 @@ struct Gpt {
 Gpt gpt(std::int64_t width, std::int64_t layers, std::int64_t heads, std::int64_t vocab,
         std::int64_t context) {
   Gpt model;
-  model.specs.push_back({"embedding", {vocab, width}});
+  model.specs.push_back({.name = "embedding", .shape = {vocab, width}, .products = 1});
   for (std::int64_t i = 0; i < layers; ++i) {
     const std::string block = "blocks." + std::to_string(i) + ".";
     CutGroup attention{block + "attention", "heads", "groups", heads, {}},
         mlp{block + "mlp", "mlp", "units", 4 * width, {}};
     for (const char* name : {"attention.q", "attention.k", "attention.v", "attention.out"}) {
-      model.specs.push_back({block + name, {width, width}});
+      model.specs.push_back({.name = block + name, .shape = {width, width}, .products = 1});
       attention.members.push_back({block + name, width / heads});
     }
     for (const char* name : {"mlp.up", "mlp.down"}) {
-      model.specs.push_back({block + name, {4 * width, width}});
+      model.specs.push_back({.name = block + name, .shape = {4 * width, width}, .products = 1});
       mlp.members.push_back({block + name});
     }
     model.cuts.push_back(attention);
     model.cuts.push_back(mlp);
   }
-  model.cost.matmul_params = static_cast<double>(12 * width * width * layers + vocab * width);
   model.cost.attention_width = static_cast<double>(width * layers);
   model.cost.context = context;
   return model;
@@ -124,6 +123,42 @@ TEST(Cost, FrozenBiasesSaveMemoryButNoMatmul) {
   const CostReport report = report_of(model, "mlp", 2, 2);
   EXPECT_EQ(report.slots[0].owned_parameters, 168 + 8);
   EXPECT_EQ(report.slots[0].step.weight_gradient, 2 * 168);
+}
+
+TEST(Cost, OfTablesThatAreLookedUpIsNoMatmul) {
+  Gpt model = gpt(4, 1, 2, 10, 8);
+  model.specs.push_back({"positions", {8, 4}});
+  CutGroup group{"positions", "places", "rows", 8, {{"positions"}}};
+  model.cuts.push_back(group);
+  const CostReport report = report_of(model, "places", 2, 2);
+  EXPECT_EQ(report.slots[0].owned_parameters, 232 + 16);
+  EXPECT_EQ(report.flops_saved(), 0);
+}
+
+TEST(Cost, PeakIsTheWorstMomentOfForwardAndBackward) {
+  // Three stages: by hand, the worst moment is in the backward pass of the second.
+  const std::vector<MemoryStage> stages = {
+      {.name = "a", .kept = 10, .forward = 5, .backward = 7, .gradients = 100},
+      {.name = "b", .kept = 20, .forward = 2, .backward = 60, .gradients = 30},
+      {.name = "c", .kept = 40, .forward = 3, .backward = 4, .gradients = 0}};
+  const StepMemory memory = step_memory(stages);
+  EXPECT_EQ(memory.activations, 70);
+  EXPECT_EQ(memory.gradients, 130);
+  EXPECT_EQ(memory.peak, std::max({10 + 5, 30 + 2, 70 + 3, 70 + 4, 30 + 30 + 60, 10 + 130 + 7}));
+  Gpt model = gpt(4, 1, 2, 10, 8);
+  model.cost.stages = [&](const RowSet&, double sequences) {
+    std::vector<MemoryStage> scaled = stages;
+    for (MemoryStage& stage : scaled) stage.kept *= sequences;
+    return scaled;
+  };
+  CostSettings settings;
+  settings.sequences = 100;
+  settings.objective = {.name = "loss", .kept = 1, .forward = 0, .backward = 2, .gradients = 0};
+  const SlotCost slot = report_of(model, "none", 1, 1, settings).slots[0];
+  EXPECT_EQ(slot.activations, 7001);
+  EXPECT_EQ(slot.peak, (4 + 8) * 232 + 7000 + 4) << "in the last stage, when the loss has gone";
+  settings.sequences = 0.01;
+  EXPECT_EQ(report_of(model, "none", 1, 1, settings).slots[0].peak, (4 + 8 + 4) * 232) << "at the optimizer";
 }
 
 TEST(Cost, WithoutACutIsDiLoCo) {

@@ -87,25 +87,27 @@ TEST(OwnerView, AveragingOverAllSlotsShrinksTheStepOfWhatFewOwn) {
   EXPECT_THAT(floats(theta.at("w")), ElementsAre(3, 1));
 }
 
-/// The undisturbed run with so many slices.
-std::vector<std::string> undisturbed(std::int64_t slices, bool keeps_fast) {
+/// The undisturbed run.
+std::vector<std::string> undisturbed(RigOptions options) {
   ScratchFolder folder;
-  Rig rig(1, folder.path(), {.slices = slices, .keeps_fast = keeps_fast});
+  Rig rig(1, folder.path(), options);
   EXPECT_TRUE(rig.finish());
   return rig.story();
 }
 
-/// One owner per slice, and two.
-class OwnerViewRuns : public testing::TestWithParam<std::int64_t> {};
+/// One owner per slice, two, and owners that change every round.
+class OwnerViewRuns : public testing::TestWithParam<RigOptions> {};
 
 TEST_P(OwnerViewRuns, WorkersDieAndTheirSlotsGoOnFromTheFastValues) {
-  const std::vector<std::string> story = undisturbed(GetParam(), true);
-  EXPECT_NE(story, undisturbed(GetParam(), false)) << "the view makes a difference";
+  const std::vector<std::string> story = undisturbed(GetParam());
+  RigOptions reset = GetParam();
+  reset.keeps_fast = false;
+  EXPECT_NE(story, undisturbed(reset)) << "the view makes a difference";
   for (std::uint64_t seed = 0; seed < 8; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     KeyedRandom random(seed);
     ScratchFolder folder;
-    Rig rig(2, folder.path(), {.slices = GetParam(), .keeps_fast = true});
+    Rig rig(2, folder.path(), GetParam());
     for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
       rig.pump();
       if (i < 3000 && random.chance(0.02) && !rig.workers.empty()) {
@@ -119,12 +121,12 @@ TEST_P(OwnerViewRuns, WorkersDieAndTheirSlotsGoOnFromTheFastValues) {
 }
 
 TEST_P(OwnerViewRuns, TheCoordinatorDiesAndComesBackWithBothCopies) {
-  const std::vector<std::string> story = undisturbed(GetParam(), true);
+  const std::vector<std::string> story = undisturbed(GetParam());
   for (std::uint64_t seed = 0; seed < 8; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     KeyedRandom random(seed);
     ScratchFolder folder;
-    Rig rig(2, folder.path(), {.slices = GetParam(), .keeps_fast = true});
+    Rig rig(2, folder.path(), GetParam());
     int deaths = 0;
     for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
       rig.pump();
@@ -138,7 +140,10 @@ TEST_P(OwnerViewRuns, TheCoordinatorDiesAndComesBackWithBothCopies) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(OneOwnerAndTwo, OwnerViewRuns, testing::Values(4, 2));
+INSTANTIATE_TEST_SUITE_P(OneOwnerTwoAndChanging, OwnerViewRuns,
+                         testing::Values(RigOptions{.slices = 4, .keeps_fast = true},
+                                         RigOptions{.slices = 2, .keeps_fast = true},
+                                         RigOptions{.slices = 4, .keeps_fast = true, .rotate_every = 1}));
 
 }  // namespace
 }  // namespace tessera

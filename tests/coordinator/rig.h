@@ -18,6 +18,7 @@ namespace tessera {
 struct RigOptions {
   std::int64_t slices = 2;
   bool keeps_fast = false;
+  std::int64_t rotate_every = 0;
   Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
 };
 
@@ -27,11 +28,15 @@ class Rig {
   static constexpr std::int64_t steps = 2;
 
   Rig(std::int32_t workers, const Path& folder, RigOptions options = {})
-      : folder_(folder), workers_(workers), options_(options) {
+      : schedule(small_schedule(options.slices, slots, options.rotate_every)),
+        folder_(folder),
+        workers_(workers),
+        options_(options) {
     method_ = Registry<OuterMethod>::builtin().make(
         "diloco", OuterMethod::Context{.specs = small_specs(), .steps = steps, .cut = OuterStep{0.3, 0.5}});
     EXPECT_TRUE(open().ok());
-    for (std::int32_t w = 0; w < workers; ++w) add_worker(options.mode == Mode::drop ? slots / workers : slots);
+    for (std::int32_t w = 0; w < workers; ++w)
+      add_worker(options.mode == Mode::drop ? slots / workers : slots);
   }
 
   Status open() {
@@ -44,16 +49,15 @@ class Rig {
     parts.settings.eval_every = 2;
     parts.settings.checkpoint_every = 3;
     parts.settings.expected_workers = workers_;
-    const Plan plan = small_plan(options_.slices, slots);
     parts.settings.slot_count = slots;
-    parts.settings.owned = [plan](SlotId slot, Version) { return plan.owned_by(slot.value); };
+    parts.settings.owned = [this](SlotId slot, Version version) { return schedule.owned(slot, version); };
     parts.store.run = folder_;
     parts.specs = small_specs();
     parts.method = method_;
-    parts.merge = {.cut = plan.cut_params(), .keeps_fast = options_.keeps_fast};
+    parts.merge = {.cut = schedule.at({0}).cut_params(), .keeps_fast = options_.keeps_fast};
     parts.settings.fast_for_all = fast_for_all();
-    parts.settings.slices = [plan, fragments = method_->fragments()](FragmentId fragment, Version) {
-      return slices_of_fragment(plan, fragments.at(static_cast<std::size_t>(fragment.value)));
+    parts.settings.slices = [this, fragments = method_->fragments()](FragmentId fragment, Version version) {
+      return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
     };
     parts.settings.mode = options_.mode;
     parts.settings.quorum = options_.mode == Mode::drop ? slots / 2 : 0;
@@ -75,8 +79,9 @@ class Rig {
       if (!method->due(step).push.empty()) duties.push = {FragmentId{0}};
       return duties;
     };
-    workers.push_back(std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, capacity));
-    if (options_.keeps_fast) workers.back()->keeps_fast = small_plan(options_.slices, slots).cut_params();
+    workers.push_back(
+        std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, schedule, capacity));
+    if (options_.keeps_fast) workers.back()->keeps_fast = schedule.at({0}).cut_params();
     workers.back()->start(clock.now());
   }
   void pump() {
@@ -107,13 +112,16 @@ class Rig {
     return story;
   }
 
+  PlanSchedule schedule;
   ManualClock clock;
   Metrics metrics;
   std::unique_ptr<Coordinator> coordinator;
   std::vector<std::unique_ptr<ToyWorker>> workers;
 
  private:
-  bool fast_for_all() const { return options_.keeps_fast && options_.slices < slots; }
+  bool fast_for_all() const {
+    return options_.keeps_fast && (options_.slices < slots || options_.rotate_every > 0);
+  }
 
   Path folder_;
   std::int32_t workers_;

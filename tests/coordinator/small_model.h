@@ -41,12 +41,16 @@ inline const std::vector<ParamSpec>& small_specs() {
       {"emb", {5, 3}}, {"mlp.up", {8, 3}}, {"mlp.bias", {8}}, {"norm", {3}}};
   return specs;
 }
-inline Plan small_plan(std::int64_t slices, std::int32_t slots) {
+inline PlanSchedule small_schedule(std::int64_t slices, std::int32_t slots, std::int64_t rotate_every = 0) {
   PartialSettings settings;
   settings.cut = "mlp";
   settings.slices = slices;
+  settings.rotate_every = rotate_every;
   const std::vector<CutGroup> cuts{{"mlp", "mlp", "units", 8, {{"mlp.up"}, {"mlp.bias"}}}};
-  return *make_plan(small_specs(), cuts, settings, slots);
+  return *PlanSchedule::make(small_specs(), cuts, settings, slots);
+}
+inline Plan small_plan(std::int64_t slices, std::int32_t slots) {
+  return small_schedule(slices, slots).at({0});
 }
 inline TensorMap random_tensors(const std::vector<ParamSpec>& specs, std::uint64_t seed,
                                 double scale = 0.02) {

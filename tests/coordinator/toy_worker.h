@@ -20,8 +20,9 @@ using SlotStates = std::map<Digest, TensorMap>;
 class ToyWorker {
  public:
   ToyWorker(std::unique_ptr<Endpoint> endpoint, std::uint64_t number, WorkPlan plan, SlotStates& disk,
-            std::int32_t capacity = 4)
-      : endpoint_(std::move(endpoint)),
+            PlanSchedule owners, std::int32_t capacity = 4)
+      : schedule(std::move(owners)),
+        endpoint_(std::move(endpoint)),
         plan_(std::move(plan)),
         disk_(disk),
         machine_(identity(capacity), {number, 1}) {
@@ -45,6 +46,7 @@ class ToyWorker {
   }
   std::optional<worker_action::Exit> exit;
   std::set<std::string> keeps_fast;  ///< parameters of which a slot keeps its own rows when it adopts
+  PlanSchedule schedule;             ///< a worker knows who owns what at which version
   bool spoil_next = false;           ///< the next contribution holds a NaN
 
  private:
@@ -75,14 +77,16 @@ class ToyWorker {
       } else if (const auto* withdraw = std::get_if<worker_action::Withdraw>(&action)) {
         endpoint_->withdraw(withdraw->digest);
       } else if (const auto* adopt = std::get_if<worker_action::Adopt>(&action)) {
-        take(slots_[adopt->slot], *adopt);
+        take(adopt->slot, *adopt);
       } else if (const auto* ended = std::get_if<worker_action::Exit>(&action)) {
         exit = *ended;
       }
     }
   }
 
-  void take(Slot& slot, const worker_action::Adopt& adopt) {
+  void take(SlotId id, const worker_action::Adopt& adopt) {
+    Slot& slot = slots_[id];
+    slot.owned = schedule.owned(id, adopt.head.version);
     TensorMap values = clone_of(decode_safetensors(blobs_.at(adopt.head.parameters.digest).buffer)->tensors);
     TensorMap own = slot.values;
     if (adopt.fast) own = decode_safetensors(blobs_.at(adopt.head.fast->digest).buffer)->tensors;

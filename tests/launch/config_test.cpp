@@ -145,6 +145,8 @@ TEST_F(Config, NumbersMustBeFinite) {
   EXPECT_THAT(problems("[inner]\nweight_decay = nan\n"),
               HasSubstr("r.toml:2:16: inner.weight_decay must be at least 0, got"));
   EXPECT_THAT(problems("[inner]\nlr = inf\n"), HasSubstr("inner.lr must be greater than 0, got inf"));
+  EXPECT_THAT(problems("[sync]\ndeadline = 2.5\n"),
+              HasSubstr("sync.deadline = 2.5 has no meaning in mode = \"exact\""));
 }
 
 TEST_F(Config, OverridesWinAndNeedNoQuotes) {

@@ -28,8 +28,14 @@ std::vector<Case> cases() {
            R"({"width": 24, "layers": 2, "heads": 4, "kv_heads": 2, "context": 12, "tied": false,
                "positions": "rotary", "activation": "swiglu", "norm": "rmsnorm"})",
            R"({"width": 16, "layers": 1, "heads": 2, "bias": true, "context": 20})"}) {
-    all.push_back({"gpt", Json::parse(settings)});
+    for (const char* block : {"fast", "plain"}) {
+      all.push_back({"gpt", Json::parse(settings)});
+      all.back().settings["block"] = block;
+    }
   }
+  all.push_back({"gpt", Json::parse(R"({"width": 24, "layers": 1, "heads": 4, "kv_heads": 2, "context": 12,
+                "positions": "rotary", "activation": "swiglu", "bias": true, "adapter_rank": 3, "adapter_alpha": 6,
+                "adapter_targets": "mlp+heads"})")});
   return all;
 }
 
@@ -113,9 +119,13 @@ TEST(FamilyContract, EveryParameterIsInitialisedUsedAndCutsFitIt) {
     for (auto& [name, parameter] : model.params.all()) parameter.full.fill_(std::nan(""));
     model.family->initialize(model.params, 7);
     model.params.set_all_trainable();
+    at::manual_seed(5);
+    for (auto& [name, parameter] : model.params.all()) {
+      EXPECT_TRUE(parameter.full.isfinite().all().item<bool>()) << name;
+      parameter.full.add_(at::randn_like(parameter.full), 0.01);  // zeros may hide others
+    }
     model.backward(model.family->example_batch(1));
     for (const auto& [name, parameter] : model.params.all()) {
-      EXPECT_TRUE(parameter.full.isfinite().all().item<bool>()) << name;
       if (parameter.spec.role != Role::weight) continue;
       ASSERT_TRUE(parameter.leaves[0].value.grad().defined()) << name;
       EXPECT_GT(parameter.leaves[0].value.grad().abs().sum().item<double>(), 0) << name;
@@ -132,7 +142,6 @@ TEST(FamilyContract, EveryParameterIsInitialisedUsedAndCutsFitIt) {
       }
     }
     const CostModel cost = model.family->cost();
-    EXPECT_GT(cost.matmul_params, 0);
     EXPECT_GT(cost.context, 0);
   }
 }
@@ -149,7 +158,7 @@ TEST(FamilyContract, InitialValuesAreAFunctionOfSeedAndNameInBothPrecisions) {
       ParamStore alone({parameter.spec});
       a.family->initialize(alone, 7);
       EXPECT_TRUE(same_bits(parameter.full, alone[name].full)) << name << " depends on other parameters";
-      if (parameter.full.dim() < 2) continue;
+      if (parameter.full.dim() < 2 || !parameter.full.any().item<bool>()) continue;
       for (const auto& [twin, same_shape] : a.params.all()) {
         EXPECT_EQ(same_bits(parameter.full, same_shape.full), twin == name)
             << name << " starts like " << twin;
@@ -320,6 +329,10 @@ TEST(GptSettings, WhatDoesNotFitIsSaidInSentences) {
   ASSERT_EQ(problems.size(), 2);
   EXPECT_THAT(problems[0], ::testing::HasSubstr("even head size"));
   EXPECT_THAT(problems[1], ::testing::HasSubstr("model.kv_heads = 4 does not divide model.heads = 10"));
+  set.values = {{"width", 30}, {"heads", 15}, {"kv_heads", 5}, {"adapter_rank", 31}};
+  settings->fields(set);
+  ASSERT_EQ(settings->problems().size(), 1);
+  EXPECT_THAT(settings->problems()[0], ::testing::HasSubstr("model.adapter_rank = 31 is more than 30"));
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Counts the multiplications of matrix products that LibTorch runs on this thread.
+// Counts the multiplications of matrix products on this thread: LibTorch's, and those of hand-written
+// kernels.
 #pragma once
 #include <ATen/record_function.h>
 
@@ -6,6 +7,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "models/layers/flop_count.h"
 
 namespace tessera {
 
@@ -19,7 +21,7 @@ class ProductCount {
   ~ProductCount() { at::removeCallback(handle_); }
   ProductCount(const ProductCount&) = delete;
   ProductCount& operator=(const ProductCount&) = delete;
-  std::int64_t multiplications() const { return total(); }
+  std::int64_t multiplications() const { return total() + static_cast<std::int64_t>(by_hand_.total()); }
 
  private:
   static std::int64_t& total() {
@@ -33,6 +35,8 @@ class ProductCount {
     }
     return nullptr;
   }
+  FlopCounter by_hand_;
+  FlopScope scope_{by_hand_};
   at::CallbackHandle handle_;
 };
 

@@ -18,7 +18,7 @@ TEST_P(CrashPoints, EveryActionOfTheCoordinatorCanBeItsLast) {
         run({.seed = 1, .method = GetParam(), .faults = false, .crash_coordinator_at = k});
     ASSERT_EQ(outcome.failure, "") << "crash before action " << k;
     EXPECT_EQ(outcome.coordinator_crashes, 1u);
-    if (GetParam() == Method::diloco || GetParam() == Method::streaming) {
+    if (is_exact(GetParam())) {
       ASSERT_EQ(outcome.chains, undisturbed.chains) << "crash before action " << k;
     }
   }
@@ -29,7 +29,7 @@ TEST_P(CrashPoints, EveryActionOfAWorkerCanBeItsLast) {
   for (std::uint64_t k = 0; k < undisturbed.worker_actions; ++k) {
     const Outcome outcome = run({.seed = 1, .method = GetParam(), .faults = false, .crash_worker_at = k});
     ASSERT_EQ(outcome.failure, "") << "crash before action " << k;
-    if (GetParam() == Method::diloco || GetParam() == Method::streaming) {
+    if (is_exact(GetParam())) {
       ASSERT_EQ(outcome.chains, undisturbed.chains) << "crash before action " << k;
     }
   }

@@ -110,6 +110,9 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     auto made = made_.find(c.digest);
     if (made == made_.end()) return fail("a contribution that nobody made is in " + where);
     if (made->second.slot != c.key.slot) fail("a contribution of another slot is in " + where);
+    const std::int64_t own = settings_.owned(c.key.slot, c.key.version).at("w").front().begin;
+    if (made->second.coordinate != static_cast<std::size_t>(own))
+      fail("a contribution of what the slot did not own is in " + where);
     if (!made->second.finite) fail("a contribution that is not finite is in " + where);
     contributions.push_back(made->second);
     std::uint64_t& sample = sample_[{c.key.slot, f}];

@@ -21,8 +21,7 @@ const Outcome& undisturbed(Method method, std::uint64_t seed) {
 /// Compares; "" when all is well.
 std::string failure_of(const Scenario& scenario, const Outcome& outcome) {
   if (!outcome.failure.empty()) return outcome.failure;
-  const bool exact = scenario.method == Method::diloco || scenario.method == Method::streaming;
-  if (exact && outcome.chains != undisturbed(scenario.method, scenario.seed).chains) {
+  if (is_exact(scenario.method) && outcome.chains != undisturbed(scenario.method, scenario.seed).chains) {
     return "I5: the state hashes differ from those of the undisturbed run";
   }
   return "";
@@ -53,14 +52,18 @@ TEST_P(SimulatorMethods, AllInvariantsHoldUnderRandomFaults) {
     sum.coordinator_crashes += outcome.coordinator_crashes;
     sum.worker_crashes += outcome.worker_crashes;
     sum.stale += outcome.stale;
+    sum.partial += outcome.partial;
     ASSERT_EQ(failure_of(scenario, outcome), "") << describe(scenario);
   }
   std::cout << name_of(GetParam()) << ": " << runs << " runs, " << sum.events << " events, "
             << sum.coordinator_crashes << " coordinator and " << sum.worker_crashes << " worker crashes, "
-            << sum.stale << " stale messages\n";
+            << sum.stale << " stale messages, " << sum.partial << " partial merges\n";
   EXPECT_GT(sum.coordinator_crashes, runs / 2);
   EXPECT_GT(sum.worker_crashes, runs / 2);
   EXPECT_GT(sum.stale, runs);
+  if (GetParam() == Method::drop) {
+    EXPECT_GT(sum.partial, runs / 2);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Methods, SimulatorMethods, ::testing::ValuesIn(all_methods), method_name);

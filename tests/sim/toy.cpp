@@ -10,11 +10,13 @@ Digest digest_of(const Coordinates& values) {
 }
 
 Digest ToyContribution::digest() const {
-  return digest_of(Coordinates{slot.value, own, shared, finite ? 1 : 0});
+  return digest_of(
+      Coordinates{slot.value, static_cast<std::int64_t>(coordinate), own, shared, finite ? 1 : 0});
 }
 
 Digest ToySlot::digest() const {
-  Coordinates all{progress.step, static_cast<std::int64_t>(moment), static_cast<std::int64_t>(sample)};
+  Coordinates all{progress.step, static_cast<std::int64_t>(coordinate), static_cast<std::int64_t>(moment),
+                  static_cast<std::int64_t>(sample)};
   for (Version version : progress.adopted) all.push_back(version.value);
   for (Version version : progress.pushed) all.push_back(version.value);
   for (const Coordinates& fragment : replica) all.insert(all.end(), fragment.begin(), fragment.end());
@@ -46,14 +48,14 @@ void train_step(ToySlot& slot, SlotId id) {
   slot.sample += 1;
   for (Coordinates& fragment : slot.replica) {
     key = mix64(key);
-    fragment[id.value] += static_cast<std::int64_t>(key % 2001) - 1000;
+    fragment[slot.coordinate] += static_cast<std::int64_t>(key % 2001) - 1000;
     fragment.back() += static_cast<std::int64_t>((key >> 20) % 2001) - 1000;
   }
 }
 
 ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragment) {
   const Coordinates& replica = slot.replica[fragment.value];
-  return {id, replica[id.value], replica.back()};
+  return {id, slot.coordinate, replica[slot.coordinate], replica.back()};
 }
 
 ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions,
@@ -64,7 +66,7 @@ ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>&
     std::int64_t sum = 0, owners = 0;
     for (const ToyContribution& c : contributions) {
       const bool is_shared = i == slots;
-      if (!is_shared && c.slot.value != static_cast<std::int64_t>(i)) continue;
+      if (!is_shared && c.coordinate != i) continue;
       // As in floating point, the order of the sum shows in the result.
       sum = (sum * 31) / 32 + (before.theta[i] - (is_shared ? c.shared : c.own)) * 33;
       owners += 1;

@@ -11,8 +11,8 @@
 
 namespace tessera::sim {
 
-using Coordinates =
-    std::vector<std::int64_t>;  ///< [slots + 1]: slot k owns coordinate k and, with all others, the last
+using Coordinates = std::vector<std::int64_t>;  ///< [slots + 1]: slot k owns one (k, or the next each
+                                                ///< version) and, with all others, the last
 
 /// A committed version of a fragment.
 struct ToyFragment {
@@ -22,6 +22,7 @@ struct ToyFragment {
 /// What a slot brings: the final values of its own and the shared coordinate.
 struct ToyContribution {
   SlotId slot;
+  std::size_t coordinate = 0;  ///< the slot's own
   std::int64_t own = 0, shared = 0;
   bool finite = true;
   Digest digest() const;
@@ -29,6 +30,7 @@ struct ToyContribution {
 /// A slot at work; all of it is saved with the slot's state.
 struct ToySlot {
   SlotProgress progress;
+  std::size_t coordinate = 0;  ///< the slot's own at the version it adopted
   std::uint64_t moment = 0;
   std::uint64_t sample = 0;          ///< position in the slot's data
   std::uint64_t pushed_sample = 0;   ///< position at the last contribution

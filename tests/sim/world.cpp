@@ -6,6 +6,8 @@ const char* name_of(Method method) {
   switch (method) {
     case Method::diloco:
       return "diloco";
+    case Method::rotating:
+      return "rotating";
     case Method::streaming:
       return "streaming";
     case Method::one_arrival:
@@ -64,8 +66,10 @@ CoordinatorSettings World::make_settings() const {
   settings.lease = std::chrono::milliseconds(400);
   settings.expected_workers = workers_;
   settings.slot_count = slots_;
-  settings.owned = [slots = slots_](SlotId k, Version) {
-    return RowSet{{"w", {Rows{k.value, k.value + 1}, Rows{slots, slots + 1}}}};
+  const bool rotates = scenario_.method == Method::rotating;
+  settings.owned = [rotates, slots = slots_](SlotId slot, Version version) {
+    const std::int64_t own = (slot.value + (rotates ? version.value : 0)) % slots;
+    return RowSet{{"w", {Rows{own, own + 1}, Rows{slots, slots + 1}}}};
   };
   std::vector<Slice> slices;
   for (std::int32_t k = 0; k < slots_; ++k) {

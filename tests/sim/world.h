@@ -15,9 +15,13 @@
 
 namespace tessera::sim {
 
-enum class Method { diloco, streaming, one_arrival, drop };
-inline constexpr Method all_methods[] = {Method::diloco, Method::streaming, Method::one_arrival,
-                                         Method::drop};
+enum class Method { diloco, rotating, streaming, one_arrival, drop };
+/// Nothing that happens may change a bit.
+inline bool is_exact(Method method) {
+  return method == Method::diloco || method == Method::rotating || method == Method::streaming;
+}
+inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
+                                         Method::one_arrival, Method::drop};
 const char* name_of(Method method);
 inline void PrintTo(Method method, std::ostream* out) {
   *out << name_of(method);
@@ -53,6 +57,7 @@ struct Outcome {
   std::map<FragmentId, std::vector<Digest>> chains;
   std::uint64_t events = 0, coordinator_actions = 0, worker_actions = 0;
   std::uint64_t coordinator_crashes = 0, worker_crashes = 0, stale = 0;
+  std::uint64_t partial = 0;      ///< merges that left somebody out
   std::uint64_t fingerprint = 0;  ///< of all that happened, in order: two replays must agree
   Duration took{};
 };

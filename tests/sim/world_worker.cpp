@@ -78,7 +78,9 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
     } else if (const auto* adopt = std::get_if<act::Adopt>(&action)) {
       auto theta = w->fetched.find(adopt->head.parameters.digest);
       if (theta == w->fetched.end()) return invariants_.fail("a worker adopts what it did not fetch");
-      w->slots[adopt->slot].replica[adopt->head.fragment.value] = theta->second;
+      ToySlot& slot = w->slots[adopt->slot];
+      slot.replica[adopt->head.fragment.value] = theta->second;
+      slot.coordinate = settings_.owned(adopt->slot, adopt->head.version).at("w").front().begin;
       invariants_.adopted(adopt->head, theta->second);
     } else if (const auto* release = std::get_if<act::Release>(&action)) {
       w->slots.erase(release->slot);

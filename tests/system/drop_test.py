@@ -13,7 +13,7 @@ from harness import RunTest
 # No outer momentum to speak of: with four steps a round, seeds would otherwise differ by whether they learn at all.
 SETTINGS = ["--rounds", "60", "--set", "model.layers=1", "--set", "outer.momentum=0.5", "--set", "eval.every=10",
             "--set", "eval.batches=0"]
-DROP = ["--set", "mode=drop", "--set", "sync.quorum=2", "--set", "sync.deadline=1", "--set", "workers=4",
+DROP = ["--set", "mode=drop", "--set", "sync.quorum=2", "--set", "sync.deadline=3", "--set", "workers=4",
         "--set", "checkpoint.every=1", "--set", "checkpoint.keep=100"]
 SLICE = "blocks.0.mlp/units[64:128]"  # of slots 1 and 3
 
@@ -112,7 +112,7 @@ class LostOwners(RunTest):
         self.assertIn("all checksums good", self.run_tessera("inspect", self.run_folder, "--round", str(held[-1]["round"])).stdout)
 
     def check_said(self, text, count):
-        for words in ("mode drop: a merge needs 2 of 4 contributions, and then waits for the others for 1 s",
+        for words in ("mode drop: a merge needs 2 of 4 contributions, and then waits for the others for 3 s",
                       f"no owner of {SLICE} contributes; parameters and outer state are held (merges in a row: {count})",
                       f"owners of {SLICE} contribute again (merges without them: {count})"):
             self.assertIn(words, text)

@@ -131,9 +131,9 @@ class RunTest(unittest.TestCase):
                 text += f"--- {name}\n{log.read()[-3000:]}\n"
         return text
 
-    def reference(self, *overrides):
+    def reference(self, *overrides, run="reference"):
         """Hashes of an undisturbed run in debug mode."""
-        run = self.path("reference")
+        run = self.path(run)
         self.run_tessera("debug", self.recipe, "--out", run, "--quiet", *overrides)
         hashes = self.hashes(run)
         self.assertEqual(len(hashes), len(set(hash for _, hash in hashes)), "every round changes the state")

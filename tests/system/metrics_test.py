@@ -25,7 +25,7 @@ class Rows(RunTest):
             self.assertEqual(row["units"], 4 * 4 * 2 * 32, "slots x steps x batch x context")
             self.assertEqual(row["contributions"], 4)
             self.assertEqual(row["uncovered"], 0)
-            for name in ("loss", "bytes_up", "bytes_down", "seconds", "state_hash"):
+            for name in ("loss", "flops", "flops_saved", "bytes_up", "bytes_down", "seconds", "state_hash"):
                 self.assertIn(name, row)
         return rows
 

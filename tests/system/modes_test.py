@@ -1,5 +1,6 @@
 """All launch modes give the same hashes; the seed matters; runs that were killed go on bit for bit."""
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -31,6 +32,21 @@ class Modes(RunTest):
         self.run_tessera("train", self.recipe, "--out", run, "--quiet", *settings)
         self.assertEqual(self.hashes(run), reference)
 
+    def test_every_assignment_trains_in_both_modes_alike(self):
+        for settings in (["cut=layer"], ["cut=blocks.*.mlp.*", "slices=3", "frozen=[\"embed.positions\"]"],
+                         ["cut=tensor", "slices=4", "replicas=2", "rotate_every=1"],
+                         ["assign=explicit", "owners=[\"0,1,2\", \"3\"]", "rotate_every=2"],
+                         ["slices=3", "assign=balanced", "speeds=[1, 2, 1.5, 1]"],
+                         ["assign=block", "slices=4", "rotate_every=1"]):
+            with self.subTest(settings):
+                flags = [flag for setting in settings for flag in ("--set", "partial." + setting)]
+                shutil.rmtree(self.path("debug"), ignore_errors=True)
+                shutil.rmtree(self.path("train"), ignore_errors=True)
+                reference = self.reference(*flags, run="debug")
+                self.run_tessera("train", self.recipe, "--out", self.path("train"), "--quiet", *flags)
+                self.assertEqual(self.hashes(self.path("train")), reference)
+                self.assertEqual({row["uncovered"] for row in self.rows(self.path("train"))}, {0})
+
     def test_mpirun_gives_the_hashes_of_debug(self):
         reference = self.reference()
         run = self.path("mpi")
@@ -59,6 +75,19 @@ class Recovery(RunTest):
             self.await_rounds(run, after, train)
             self.kill(self.role_pids(run, "worker")[0])
         self.finish(train, run)
+        self.assertEqual(self.hashes(run), reference)
+
+    def test_owners_that_rotate_survive_killed_workers_and_a_resume(self):
+        rotation = ["--set", "partial.rotate_every=1", "--set", "partial.slices=4", "--set", "partial.replicas=2",
+                    "--set", "schedule.horizon=120"]
+        reference = self.reference(*self.rounds, *rotation)
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", "15", *rotation)
+        for after in (3, 8):
+            self.await_rounds(run, after, train)
+            self.kill(self.role_pids(run, "worker")[0])
+        self.finish(train, run)
+        self.run_tessera("debug", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds, *rotation)
         self.assertEqual(self.hashes(run), reference)
 
     def test_a_killed_coordinator_is_restarted_and_loses_no_round(self):

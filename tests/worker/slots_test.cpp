@@ -224,6 +224,96 @@ TEST_F(Slots, ASavedSlotContinuesBitForBit) {
   EXPECT_TRUE(bit_equal(other.own_values(), undisturbed));
 }
 
+/// Rows of an MLP's weight that a slot owns, and everything shared.
+RowSet with_units(RowSet owned, Rows units) {
+  for (const char* param : {"blocks.0.mlp.up", "blocks.0.mlp.up_bias", "blocks.0.mlp.down"})
+    owned[param] = {units};
+  return owned;
+}
+
+std::map<std::string, std::vector<float>> moments_by_row(const SlotRun& run, const std::string& param) {
+  std::map<std::string, std::vector<float>> rows;
+  for (const auto& [name, tensor] : run.inner->state()) {
+    if (!name.starts_with(param + "[") && !name.starts_with(param + "/")) continue;
+    const std::size_t bracket = name.find('[');
+    const std::int64_t first = bracket == std::string::npos ? 0 : std::stoll(name.substr(bracket + 1));
+    for (std::int64_t row = 0; row < tensor.size(0); ++row) {
+      const HostTensor values = host_copy(tensor).rows({row, row + 1});
+      rows[std::to_string(first + row) + name.substr(name.rfind('/'))] = {values.as<float>().begin(),
+                                                                          values.as<float>().end()};
+    }
+  }
+  return rows;
+}
+
+TEST_F(Slots, RowsThatComeStartLikeTheFirstStepAndRowsThatStayKeepTheirMoments) {
+  const std::string up = "blocks.0.mlp.up";
+  const RowSet shared = plan_.owned_by(0);
+  SlotRun run = make_run(0);
+  run.owned = with_units(shared, {0, 8});
+  replica_.adopt(run, start_);
+  for (int step = 0; step < 5; ++step) ASSERT_TRUE(trainer_.step(run).ok());
+  const auto before = moments_by_row(run, up);
+  replica_.rest(run);
+  run.own(with_units(shared, {4, 12}), run.step, family_->specs());
+  const auto kept = moments_by_row(run, up);
+  ASSERT_EQ(kept.size(), 2u * 4) << "rows 4 to 7, two moments each";
+  for (const auto& [row, values] : kept) EXPECT_EQ(values, before.at(row)) << row;
+
+  replica_.adopt(run, start_);
+  ASSERT_TRUE(trainer_.step(run).ok());
+  // The first step of AdamW moves every element by lr, whatever its gradient, and by decay: with the slot's
+  // count in the bias correction it would be far less.
+  const HostTensor after = host_copy(replica_.params()[up].full);
+  double furthest_old = 0;
+  for (std::int64_t row = 4; row < 12; ++row) {
+    const auto then = start_.at(up).rows({row, row + 1}), now = after.rows({row, row + 1});
+    for (std::size_t i = 0; i < then.as<float>().size(); ++i) {
+      const double moved = std::abs(now.as<float>()[i] - then.as<float>()[i] * (1 - 0.01 * 0.1));
+      if (row >= 8) {
+        EXPECT_NEAR(moved, 0.01, 2e-4) << row;
+      } else {
+        furthest_old = std::max(furthest_old, std::abs(moved - 0.01));
+      }
+    }
+  }
+  EXPECT_GT(furthest_old, 1e-3) << "rows that stayed are past their first step";
+}
+
+TEST_F(Slots, ASlotWhoseRowsChangedContinuesBitForBit) {
+  const RowSet shared = plan_.owned_by(0);
+  const auto train = [&](bool saved_on_the_way) {
+    Replica replica(*family_);
+    Trainer trainer({replica, *objective_, schedule_, data_}, settings());
+    SlotRun run = make_run(0);
+    run.owned = with_units(shared, {0, 8});
+    replica.adopt(run, start_);
+    for (int step = 0; step < 6; ++step) {
+      if (step == 2 || step == 4) {
+        replica.rest(run);
+        run.own(with_units(shared, {step, 8 + step}), run.step, family_->specs());
+        replica.adopt(run, start_);
+      }
+      EXPECT_TRUE(trainer.step(run).ok());
+      if (!saved_on_the_way) continue;
+      const TensorMap state = run.state({.step = run.step, .adopted = {{0}}, .pushed = {{0}}});
+      TensorMap values = start_;
+      for (auto& [name, tensor] : values) tensor = host_copy(replica.params()[name].full);
+      SlotRun next = make_run(0);
+      next.owned = run.owned;
+      EXPECT_TRUE(next.load(state).ok());
+      EXPECT_EQ(next.since, run.since);
+      replica.release(run);
+      run = std::move(next);
+      replica.adopt(run, values);
+    }
+    EXPECT_EQ(run.since.at("blocks.0.mlp.up"), (std::map<Rows, std::int64_t>{{{8, 10}, 2}, {{10, 12}, 4}}));
+    replica.activate(run);
+    return replica.own_values();
+  };
+  EXPECT_TRUE(bit_equal(train(true), train(false)));
+}
+
 TEST_F(Slots, AStateOfSomethingElseIsRefused) {
   SlotRun run = make_run(0);
   EXPECT_FALSE(run.load({}).ok());

@@ -1,6 +1,8 @@
 // `tessera plan` against numbers worked out by hand, for a shape small enough to do so.
 #include <gmock/gmock.h>
+#include <sys/resource.h>
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "tests/launch/torch/command_fixture.h"
@@ -41,7 +43,65 @@ TEST(Plan, JsonHasTheNumbersOfTheFormulas) {
     EXPECT_EQ(slot.at("static_bytes"), 4 * 252 + 16 * 188)
         << "weights of all; gradient, two moments and anchor of the owned";
     EXPECT_EQ(slot.at("flops_per_step"), (480 + 512 + 448 - 128) * 8) << "2 sequences of 4 tokens";
+    EXPECT_EQ(slot.at("weight_bytes"), 4 * 252);
+    EXPECT_EQ(slot.at("gradient_bytes"), 4 * 188);
+    EXPECT_EQ(slot.at("moment_bytes"), 8 * 188);
+    EXPECT_EQ(slot.at("anchor_bytes"), 4 * 188);
+    EXPECT_EQ(slot.at("received_bytes"), 4 * 252);
+    EXPECT_GT(slot.at("peak_bytes"), 4 * 252 + 12 * 188);
+    EXPECT_LT(slot.at("peak_bytes"), json.at("diloco").at("peak_bytes"));
+    EXPECT_LT(slot.at("activation_bytes"), json.at("diloco").at("activation_bytes"));
   }
+  EXPECT_EQ(json.at("diloco").at("flops_per_step"), (480 + 512 + 448) * 8);
+  const double peak = json.at("slots").at(0).at("peak_bytes"), diloco = json.at("diloco").at("peak_bytes");
+  EXPECT_DOUBLE_EQ(json.at("peak_saved"), 1 - peak / diloco);
+}
+
+/// 80 layers 8192 wide, with 8 key/value heads: shapes of 70 thousand million parameters, of which none
+/// exists.
+TEST(Plan, OfAModelThatFitsOnNoMachineTakesNoMemoryAndNoTime) {
+  const auto high_water = [] {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;  // KiB
+  };
+  tessera(tiny({"--json"}));
+  const long before = high_water();
+  const auto begin = std::chrono::steady_clock::now();
+  const auto outcome = tessera(tiny({"--json",
+                                     "--set",
+                                     "model.width=8192",
+                                     "--set",
+                                     "model.layers=80",
+                                     "--set",
+                                     "model.heads=64",
+                                     "--set",
+                                     "model.kv_heads=8",
+                                     "--set",
+                                     "model.ffn=28672",
+                                     "--set",
+                                     "model.vocab=128256",
+                                     "--set",
+                                     "model.context=131072",
+                                     "--set",
+                                     "model.activation=swiglu",
+                                     "--set",
+                                     "model.norm=rmsnorm",
+                                     "--set",
+                                     "model.positions=rotary",
+                                     "--set",
+                                     "model.tied=false",
+                                     "--set",
+                                     "partial.cut=mlp+heads",
+                                     "--set",
+                                     "partial.slices=4"}));
+  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const nlohmann::json json = nlohmann::json::parse(outcome.out);
+  EXPECT_NEAR(json.at("parameters").get<double>(), 70.5e9, 0.1e9);
+  EXPECT_GT(json.at("slots").at(0).at("peak_bytes"), 400e9);
+  EXPECT_LT(took.count(), 1) << "seconds";
+  EXPECT_LT(high_water() - before, 64 << 10) << "KiB";
 }
 
 TEST(Plan, WithoutACutNothingIsSaved) {

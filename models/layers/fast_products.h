@@ -1,0 +1,59 @@
+// What the fast layers are made of: products and passes over rows, shared out over LibTorch's threads, with
+// the products counted (flop_count.h). Results do not depend on the number of threads.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "models/layers/arena.h"
+#include "models/layers/flop_count.h"
+#include "models/layers/kernels/kernels.h"
+
+namespace tessera {
+
+/// "avx512", "avx2" or "baseline": the instruction set that the fast layers use here.
+std::string fast_kernel_level();
+
+/// A packed right operand and its memory.
+struct Panels {
+  Packed packed;
+  ArenaBuffer memory;
+};
+
+class FastProducts {
+ public:
+  FastProducts(const Kernels& kernels, std::shared_ptr<Arena> arena)
+      : kernels_(kernels), arena_(std::move(arena)) {}
+
+  const Kernels& kernels() const { return kernels_; }
+  ArenaBuffer take(std::int64_t elements) const { return arena_->take(elements); }
+
+  Panels pack(MatrixView right, std::int64_t inner, std::int64_t columns) const;
+  /// target [rows, columns] = left right + addend + bias.
+  void multiply(FlopKind kind, MatrixView left, std::int64_t rows, const Panels& right, Target target) const;
+  void multiply(FlopKind kind, MatrixView left, std::int64_t rows, MatrixView right, std::int64_t inner,
+                std::int64_t columns, Target target) const {
+    multiply(kind, left, rows, pack(right, inner, columns), target);
+  }
+  void attention(const AttentionForward& attention) const;
+  void attention(const AttentionBackward& attention) const;
+
+  /// pass(begin, end) over rows of about `width` elements.
+  using Pass = std::function<void(std::int64_t begin, std::int64_t end)>;
+  void over_rows(std::int64_t rows, std::int64_t width, const Pass& pass) const;
+  /// The same for passes that add sums of rows to `sums` (of `width` in all): partial sums of fixed runs of
+  /// rows are added in order. `sums` starts from zero; null: no sums are wanted.
+  using SumPass = std::function<void(std::int64_t begin, std::int64_t end, float* sums)>;
+  void over_rows(std::int64_t rows, std::int64_t width, float* sums, std::int64_t sum_width,
+                 const SumPass& pass) const;
+
+ private:
+  template <class Each>
+  void over_heads(const AttentionShape& shape, Each each) const;
+
+  const Kernels& kernels_;
+  std::shared_ptr<Arena> arena_;
+};
+
+}  // namespace tessera

@@ -1,0 +1,93 @@
+// The kernels of the fast block, one table per instruction set; the best one that this processor has is
+// chosen once. Plain memory, fp32, no threads of their own: callers split rows or heads. Torch-free.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+#include "models/layers/kernels/gemm.h"
+
+namespace tessera {
+
+/// Normalisation of rows of `width`: layer norm, or root mean square without a mean.
+struct NormForward {
+  const float* x = nullptr;
+  const float* gain = nullptr;
+  const float* bias = nullptr;  ///< null: none
+  float* y = nullptr;
+  float* statistics = nullptr;  ///< per row: mean (0 for rms), 1 / deviation
+  std::int64_t width = 0;
+  bool rms = false;
+};
+
+/// dx = residual + (gradient through the norm), and sums over the rows, added to what is there; null sums are
+/// not taken.
+struct NormBackward {
+  const float *x = nullptr, *statistics = nullptr, *gain = nullptr, *dy = nullptr;
+  const float* residual = nullptr;  ///< null: none
+  float* dx = nullptr;              ///< may be dy or residual
+  float *gain_sum = nullptr, *bias_sum = nullptr, *dx_sum = nullptr;
+  std::int64_t width = 0;
+  bool rms = false;
+};
+
+/// Positions of rotary angles: cosines and sines [length, size / 2].
+struct RotaryAngles {
+  const float *cos = nullptr, *sin = nullptr;
+};
+
+/// Causal attention of [batch, length] tokens. A row of `qkv` (stride `stride`) holds `heads` query heads,
+/// then `groups` key heads, then `groups` value heads, each of `size`; query head h reads group h / (heads /
+/// groups).
+struct AttentionShape {
+  std::int64_t batch = 0, length = 0, heads = 0, groups = 0, size = 0, stride = 0;
+  float scale = 1;
+};
+
+struct AttentionForward {
+  AttentionShape shape;
+  const float* qkv = nullptr;
+  float* out = nullptr;         ///< [batch * length, heads * size]
+  float* normaliser = nullptr;  ///< [batch, heads, length]: log of the sum of exp(scaled score)
+};
+
+struct AttentionBackward {
+  AttentionShape shape;
+  const float *qkv = nullptr, *out = nullptr, *normaliser = nullptr, *dout = nullptr;
+  float* dqkv = nullptr;  ///< like qkv; overwritten
+};
+
+struct Kernels {
+  const char* level;   ///< "avx512", "avx2", "baseline"
+  std::int64_t panel;  ///< packed columns are rounded up to this
+  void (*pack)(MatrixView b, std::int64_t inner, std::int64_t columns, float* out);
+  /// Rows [begin, end) of target = a b + addend + bias.
+  void (*multiply)(MatrixView a, Packed b, std::int64_t begin, std::int64_t end, Target target);
+  void (*norm_forward)(const NormForward& norm, std::int64_t begin, std::int64_t end);
+  void (*norm_backward)(const NormBackward& norm, std::int64_t begin, std::int64_t end);
+  /// z [count] -> hidden = gelu(z); z becomes gelu'(z).
+  void (*gelu)(float* z, float* hidden, std::int64_t count);
+  /// hidden = silu(gate) * up; gate and up become d hidden / d gate and d hidden / d up.
+  void (*swiglu)(float* gate, float* up, float* hidden, std::int64_t count);
+  /// out = a * b, rows of `columns`; `sum`, where not null, gains the sum of the rows.
+  void (*scale_rows)(const float* a, const float* b, float* out, float* sum, std::int64_t columns,
+                     std::int64_t rows);
+  /// sum += the rows of x.
+  void (*add_rows)(const float* x, std::int64_t stride, float* sum, std::int64_t columns, std::int64_t rows);
+  /// Turns `heads` heads of one row in place by the angles of its position, or back.
+  void (*rotate)(float* row, std::int64_t heads, std::int64_t size, const float* cos, const float* sin,
+                 bool back);
+  /// One group of heads of one sequence; `scratch` holds attention_scratch() floats.
+  void (*attention_forward)(const AttentionForward& attention, std::int64_t sequence, std::int64_t group,
+                            float* scratch);
+  void (*attention_backward)(const AttentionBackward& attention, std::int64_t sequence, std::int64_t group,
+                             float* scratch);
+};
+
+std::int64_t attention_scratch(const AttentionShape& shape);
+
+/// The best level that the processor and this build have.
+const Kernels& kernels();
+/// All levels that the processor and this build have, best first.
+std::vector<const Kernels*> all_kernels();
+
+}  // namespace tessera

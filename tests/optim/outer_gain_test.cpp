@@ -1,0 +1,94 @@
+// What outer.lr = "auto" makes of a merge: signals against their definitions, rates at their limits.
+#include "optim/outer_gain.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "base/random.h"
+
+namespace tessera {
+namespace {
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+TEST(OuterGain, SignalsAreTheCosinesThatTheySay) {
+  const std::size_t size = 500;
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    const int slots = 4;
+    std::vector<std::vector<double>> deltas(slots, std::vector<double>(size));
+    std::vector<double> mean(size), common(size);
+    std::vector<float> momentum(size);
+    for (double& c : common) c = random.normal();
+    for (std::size_t i = 0; i < size; ++i) momentum[i] = static_cast<float>(common[i] + random.normal());
+    double squares = 0;
+    for (auto& delta : deltas) {
+      for (std::size_t i = 0; i < size; ++i) {
+        delta[i] = common[i] + random.normal();
+        mean[i] += delta[i] / slots;
+      }
+      squares += dot(delta, delta);
+    }
+    const std::vector<Update> updates{
+        {.delta = mean, .state = {momentum}, .owners = slots, .squares = squares}};
+    const OuterSignals signals = signals_of(updates);
+    double products = 0;
+    for (int a = 0; a < slots; ++a) {
+      for (int b = 0; b < slots; ++b) products += a == b ? 0 : dot(deltas[a], deltas[b]);
+    }
+    EXPECT_NEAR(signals.agreement, products / (slots - 1) / squares, 1e-9);
+    const std::vector<double> m(momentum.begin(), momentum.end());
+    EXPECT_NEAR(signals.persistence, dot(m, mean) / std::sqrt(dot(m, m) * dot(mean, mean)), 1e-9);
+    EXPECT_NEAR(signals.carried, dot(m, mean) / dot(mean, mean), 1e-9);
+  }
+}
+
+TEST(OuterGain, TheWholeStepAlongTheMergedDeltaIsTheSameWithAnyMomentum) {
+  // Steps 30 times with a delta that never changes, and measures how far the last step went.
+  for (const double momentum : {0.0, 0.5, 0.9}) {
+    const auto rule = make_outer_rule("nesterov", momentum);
+    std::vector<float> theta{0}, buffer{0};
+    const std::vector<double> delta{-1};
+    float before = 0;
+    for (int step = 0; step < 200; ++step) {
+      std::vector<Update> updates{{.delta = delta, .state = {buffer}, .owners = 2, .squares = 2}};
+      if (rule->state_names().empty()) updates[0].state.clear();
+      before = theta[0];
+      rule->apply(shared_gain(signals_of(updates), momentum), theta, delta, updates[0].state);
+    }
+    EXPECT_NEAR(theta[0] - before, 1.3, 1e-3) << "momentum " << momentum;
+  }
+}
+
+TEST(OuterGain, FallsAsFewerSlotsStandBehindASlice) {
+  const auto gain = [](double owners, std::int32_t slots) {
+    OuterSignals signals;
+    signals.cut_owners = owners;
+    return cut_gain(signals, 0, slots);
+  };
+  EXPECT_DOUBLE_EQ(gain(8, 8), 1.3) << "all slots: as what is shared";
+  EXPECT_DOUBLE_EQ(gain(4, 8), 1.3 * 2 / 3);
+  EXPECT_DOUBLE_EQ(gain(1, 8), 1.3 * 2 / 9);
+  EXPECT_DOUBLE_EQ(gain(1, 4), 1.3 * 2 / 5);
+}
+
+TEST(OuterGain, NothingButCutCoordinatesOrZerosGiveFiniteRates) {
+  const std::vector<double> zero{0, 0};
+  const std::vector<Update> cut{{.delta = zero, .cut = true}}, still{{.delta = zero, .owners = 2}};
+  for (const auto& updates : {cut, still}) {
+    const OuterSignals signals = signals_of(updates);
+    EXPECT_EQ(signals.agreement, 0);
+    EXPECT_DOUBLE_EQ(shared_gain(signals, 0.5), 1.3 / 1.5);
+    EXPECT_TRUE(std::isfinite(cut_gain(signals, 0, 4)));
+  }
+}
+
+}  // namespace
+}  // namespace tessera
