@@ -52,6 +52,11 @@ std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// The low-communication method, with the coordinator's gradient step where the method wants one. It refers
 /// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
+/// An inner optimizer on merged gradients; its state_names() are those of the slots' inner optimizers.
+std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
+                                                     const std::vector<ParamSpec>& specs);
+/// Whether moments travel with slices that change owners. Where the coordinator steps, it keeps them anyway.
+bool hands_over(const Recipe& recipe, const OuterMethod& method);
 ClipSettings clip_settings(const Recipe& recipe);
 /// What the cost formulas need to know of a recipe: for plan, the banner of a run and its report.
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model);

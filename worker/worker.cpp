@@ -95,7 +95,7 @@ void Worker::perform(const WorkerAction& action) {
           [this](const worker_action::Adopt& a) {
             Result<TensorMap> parameters = parameters_of(a.head);
             if (!parameters.ok()) return stop_with(parameters.error());
-            adopt(runs_.at(a.slot), a.head, *parameters);
+            adopt(runs_.at(a.slot), a.head, std::move(*parameters));
           },
           [this](const worker_action::Release& a) {
             auto run = runs_.find(a.slot);
@@ -123,7 +123,8 @@ Result<TensorMap> Worker::parameters_of(const FragmentHead& head) {
   TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, where));
   for (const auto& [name, tensor] : file.tensors) {
     const auto& known = replica_->params().all();
-    auto parameter = known.find(name);
+    const bool is_moment = name.starts_with(moment_prefix);
+    auto parameter = known.find(is_moment ? name.substr(name.find('/') + 1) : name);
     if (parameter == known.end() || parameter->second.spec.shape != tensor.shape ||
         tensor.dtype != DType::f32) {
       return fail(ExitCode::refused_recipe, where, ": tensor '", name, "' is not of this model");
@@ -211,7 +212,8 @@ RowSet Worker::owned_of(SlotId slot, FragmentId fragment, Version version) const
 }
 
 /// The slot works on from a committed version, on the rows that are its own there.
-void Worker::adopt(SlotRun& run, const FragmentHead& head, const TensorMap& parameters) {
+void Worker::adopt(SlotRun& run, const FragmentHead& head, TensorMap parameters) {
+  const TensorMap handed = take_moments(parameters);
   RowSet owned = owned_of(run.slot, head.fragment, head.version);
   for (const auto& [name, ranges] : run.owned) {
     if (!parameters.contains(name)) owned.emplace(name, ranges);
@@ -220,7 +222,7 @@ void Worker::adopt(SlotRun& run, const FragmentHead& head, const TensorMap& para
     replica_->rest(run);
     const bool fresh = run.step == 0;
     run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.step,
-            replica_->params().specs());
+            replica_->params().specs(), handed);
   }
   replica_->adopt(run, parameters);
 }
@@ -261,6 +263,13 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       const std::string param = piece.substr(0, piece.find('['));
       if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
     }
+    if (parts_->hands_over) {
+      RowSet moving = parts_->hands_over(run.slot, known.version);
+      std::erase_if(moving, [&](const auto& rows) {
+        return std::find(names.begin(), names.end(), rows.first) == names.end();
+      });
+      part.merge(run.moments_of(moving, replica_->params().specs()));
+    }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
   const TensorMap state = run.state(action.progress);
@@ -285,6 +294,7 @@ WorkerEvent Worker::work(const worker_action::Evaluate& action) {
       stop_with(fragment.error());
       return worker_event::EvaluationDone{};
     }
+    take_moments(*fragment);
     parameters.merge(*fragment);
   }
   replica_->show(parameters);

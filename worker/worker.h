@@ -32,6 +32,8 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
+  /// Rows whose moments a contribution from a version also brings; empty: none are handed over.
+  std::function<RowSet(SlotId, Version)> hands_over;
   /// Sets parameters that no version brings, because nobody trains them; empty: there are none.
   std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
@@ -73,7 +75,7 @@ class Worker {
 
   /// The rows of a fragment that a slot trains at a version of it.
   RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
-  void adopt(SlotRun& run, const FragmentHead& head, const TensorMap& parameters);
+  void adopt(SlotRun& run, const FragmentHead& head, TensorMap parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
