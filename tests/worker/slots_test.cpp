@@ -280,6 +280,34 @@ TEST_F(Slots, RowsThatComeStartLikeTheFirstStepAndRowsThatStayKeepTheirMoments) 
   EXPECT_GT(furthest_old, 1e-3) << "rows that stayed are past their first step";
 }
 
+TEST_F(Slots, HandedMomentsGoOnAsIfTheRowsHadAlwaysBeenThere) {
+  const RowSet shared = plan_.owned_by(0);
+  SlotRun giver = make_run(0), taker = make_run(0);
+  giver.owned = with_units(shared, {0, 12});
+  taker.owned = with_units(shared, {0, 6});
+  for (SlotRun* run : {&giver, &taker}) {
+    replica_.adopt(*run, start_);
+    for (int step = 0; step < 3; ++step) ASSERT_TRUE(trainer_.step(*run).ok());
+  }
+  RowSet moving;
+  for (const char* param : {"blocks.0.mlp.up", "blocks.0.mlp.up_bias", "blocks.0.mlp.down"})
+    moving[param] = {{0, 12}};
+  const TensorMap handed = giver.moments_of(moving, family_->specs());
+  ASSERT_EQ(handed.size(), 6u);
+  const auto own = moments_by_row(taker, "blocks.0.mlp.up"), given = moments_by_row(giver, "blocks.0.mlp.up");
+  replica_.rest(taker);
+  taker.own(with_units(shared, {4, 12}), taker.step, family_->specs(), handed);
+  EXPECT_TRUE(taker.since.empty()) << "their count goes on";
+  const auto now = moments_by_row(taker, "blocks.0.mlp.up");
+  ASSERT_EQ(now.size(), 2u * 8);
+  for (const auto& [row, values] : now)
+    EXPECT_EQ(values, std::stoi(row) < 6 ? own.at(row) : given.at(row)) << row;
+  replica_.adopt(taker, start_);
+  ASSERT_TRUE(trainer_.step(taker).ok());
+  EXPECT_EQ(taker.inner->state().count("blocks.0.mlp.up[4:12]/exp_avg"), 1u);
+  EXPECT_EQ(taker.inner->state().size(), giver.inner->state().size()) << "no piece beside the joined one";
+}
+
 TEST_F(Slots, ASlotWhoseRowsChangedContinuesBitForBit) {
   const RowSet shared = plan_.owned_by(0);
   const auto train = [&](bool saved_on_the_way) {
