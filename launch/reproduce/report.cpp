@@ -45,9 +45,10 @@ void add_table(const ReportInput& input, const std::vector<ArmRuns>& runs, std::
   const ArmRuns* reference = find_runs(runs, input.spec.reference);
   const std::string against = input.spec.arm(input.spec.reference)->label;
   out += "| arm | loss, mean ± sd (seeds) | against " + against +
-         " [95 %] | tokens | FLOPs | trained | static memory | peak memory | bytes | core time | 10 Mbit/s | "
+         " [95 %] | tokens | FLOPs | trained | static memory | step peak | process | bytes | core time | 10 "
+         "Mbit/s | "
          "50 Mbit/s | "
-         "200 Mbit/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
+         "200 Mbit/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
   for (const ArmRuns& arm : runs) {
     const UnitResult& one = arm.by_seed.begin()->second;
     const double rounds = static_cast<double>(arm.resolved->rounds);
@@ -59,7 +60,8 @@ void add_table(const ReportInput& input, const std::vector<ArmRuns>& runs, std::
       out +=
           " (" + printed("%+.1f %%", 100 * (one.flops / reference->by_seed.begin()->second.flops - 1)) + ")";
     out += " | " + printed("%.0f %%", 100 * one.trainable_share) + " | " + format_bytes(one.static_bytes) +
-           " | " + format_bytes(arm.typical(&UnitResult::peak_bytes)) + " | " +
+           " | " + format_bytes(one.step_peak_bytes) + " | " +
+           format_bytes(arm.typical(&UnitResult::peak_bytes)) + " | " +
            format_bytes(one.bytes_up + one.bytes_down) + " | " +
            seconds_text(arm.typical(&UnitResult::cpu_seconds));
     for (const double mbits : predicted_links) out += " | " + seconds_text(rounds * arm.round_seconds(mbits));
@@ -162,16 +164,13 @@ void add_provenance(const ReportInput& input, std::string& out) {
 
 constexpr const char* how_to_read =
     "Loss: nats per token of the last merged parameters on all held-out text. The difference is paired by "
-    "seed, "
-    "with the 95 % interval of Student's t. FLOPs, trained share, static memory (weights, gradients, moments "
-    "and "
-    "anchor of one slot, fp32) and bytes (up and down, all slots) are computed, not measured. Peak memory is "
-    "the "
-    "largest resident set of the run's process, which holds all slots; core time is its processor time on "
-    "one core, "
-    "evaluations included. The last columns are predicted: every slot has a core of the measured speed and a "
-    "link of "
-    "its own with so many Mbit/s in each direction.\n";
+    "seed, with the 95 % interval of Student's t. FLOPs, trained share, static memory (weights, gradients, "
+    "moments and anchor of one slot, fp32), step peak (that, activations, and what a step needs for a while) "
+    "and bytes (up and down, all slots) are computed by the cost model. Process is the largest resident set "
+    "of "
+    "the run's process, which holds all slots; core time is its processor time on one core, evaluations "
+    "included. The last columns are predicted: every slot has a core of the measured speed and a link of its "
+    "own with so many Mbit/s in each direction.\n";
 
 }  // namespace
 

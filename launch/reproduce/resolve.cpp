@@ -17,6 +17,11 @@ double ResolvedUnit::static_bytes() const {
   for (const SlotCost& slot : cost.slots) most = std::max(most, slot.memory.total());
   return most;
 }
+double ResolvedUnit::step_peak_bytes() const {
+  double most = 0;
+  for (const SlotCost& slot : cost.slots) most = std::max(most, slot.peak);
+  return most;
+}
 double ResolvedUnit::trainable_share() const {
   double sum = 0;
   for (const SlotCost& slot : cost.slots) sum += slot.trainable_share;

@@ -21,6 +21,7 @@ struct ResolvedUnit {
   double tokens() const;           ///< of the whole run, all slots
   double flops() const;            ///< likewise
   double static_bytes() const;     ///< of the largest slot
+  double step_peak_bytes() const;  ///< likewise: static, activations and what a step needs for a while
   double trainable_share() const;  ///< mean over slots
 };
 

@@ -38,6 +38,7 @@ const std::vector<std::pair<const char*, double UnitResult::*>>& numbers() {
       {"tokens", &UnitResult::tokens},
       {"flops", &UnitResult::flops},
       {"static_bytes", &UnitResult::static_bytes},
+      {"step_peak_bytes", &UnitResult::step_peak_bytes},
       {"trainable_share", &UnitResult::trainable_share},
       {"bytes_up", &UnitResult::bytes_up},
       {"bytes_down", &UnitResult::bytes_down},

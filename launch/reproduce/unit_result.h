@@ -30,8 +30,9 @@ struct UnitResult {
   double compute_seconds = 0;                 ///< in the slots' steps, summed over slots and rounds
   double peak_bytes = 0;                      ///< largest resident set of any of its processes
   double tokens = 0;
-  double flops = 0, static_bytes = 0;          ///< cost model: of the whole run; of the largest slot
-  double bytes_up = 0, bytes_down = 0;         ///< cost model: of the whole run, all slots
+  double flops = 0, static_bytes = 0;   ///< cost model: of the whole run; of the largest slot
+  double step_peak_bytes = 0;           ///< cost model: tensors of a step of the largest slot at their peak
+  double bytes_up = 0, bytes_down = 0;  ///< cost model: of the whole run, all slots
   double measured_up = 0, measured_down = 0;   ///< as the transport counted them
   double trainable_share = 0;                  ///< mean over slots
   double final_loss = 0;                       ///< nats per token of the last parameters on held-out text
