@@ -25,7 +25,7 @@ UnitResult computed_part(const UnitJob& job, bool alone) {
   result.flops = resolved.flops();
   result.static_bytes = resolved.static_bytes();
   result.step_peak_bytes = resolved.step_peak_bytes();
-  result.trainable_share = resolved.trainable_share();
+  result.trained_parameters = resolved.trained_parameters();
   result.bytes_up = alone ? 0 : rounds * resolved.cost.total.bytes_up;
   result.bytes_down = alone ? 0 : rounds * resolved.cost.total.bytes_down;
   return result;

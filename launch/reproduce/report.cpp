@@ -45,7 +45,7 @@ void add_table(const ReportInput& input, const std::vector<ArmRuns>& runs, std::
   const ArmRuns* reference = find_runs(runs, input.spec.reference);
   const std::string against = input.spec.arm(input.spec.reference)->label;
   out += "| arm | loss, mean ± sd (seeds) | against " + against +
-         " [95 %] | tokens | FLOPs | trained | static memory | step peak | process | bytes | core time | 10 "
+         " [95 %] | tokens | FLOPs | trains | static memory | step peak | process | bytes | core time | 10 "
          "Mbit/s | "
          "50 Mbit/s | "
          "200 Mbit/s |\n|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
@@ -59,10 +59,9 @@ void add_table(const ReportInput& input, const std::vector<ArmRuns>& runs, std::
     if (!is_reference && reference->resolved)
       out +=
           " (" + printed("%+.1f %%", 100 * (one.flops / reference->by_seed.begin()->second.flops - 1)) + ")";
-    out += " | " + printed("%.0f %%", 100 * one.trainable_share) + " | " + format_bytes(one.static_bytes) +
-           " | " + format_bytes(one.step_peak_bytes) + " | " +
-           format_bytes(arm.typical(&UnitResult::peak_bytes)) + " | " +
-           format_bytes(one.bytes_up + one.bytes_down) + " | " +
+    out += " | " + format_count(one.trained_parameters) + " | " + format_bytes(one.static_bytes) + " | " +
+           format_bytes(one.step_peak_bytes) + " | " + format_bytes(arm.typical(&UnitResult::peak_bytes)) +
+           " | " + format_bytes(one.bytes_up + one.bytes_down) + " | " +
            seconds_text(arm.typical(&UnitResult::cpu_seconds));
     for (const double mbits : predicted_links) out += " | " + seconds_text(rounds * arm.round_seconds(mbits));
     out += " |\n";
@@ -164,7 +163,8 @@ void add_provenance(const ReportInput& input, std::string& out) {
 
 constexpr const char* how_to_read =
     "Loss: nats per token of the last merged parameters on all held-out text. The difference is paired by "
-    "seed, with the 95 % interval of Student's t. FLOPs, trained share, static memory (weights, gradients, "
+    "seed, with the 95 % interval of Student's t. FLOPs, the parameters that a slot trains, static memory "
+    "(weights, gradients, "
     "moments and anchor of one slot, fp32), step peak (that, activations, and what a step needs for a while) "
     "and bytes (up and down, all slots) are computed by the cost model. Process is the largest resident set "
     "of "

@@ -22,9 +22,9 @@ double ResolvedUnit::step_peak_bytes() const {
   for (const SlotCost& slot : cost.slots) most = std::max(most, slot.peak);
   return most;
 }
-double ResolvedUnit::trainable_share() const {
+double ResolvedUnit::trained_parameters() const {
   double sum = 0;
-  for (const SlotCost& slot : cost.slots) sum += slot.trainable_share;
+  for (const SlotCost& slot : cost.slots) sum += slot.owned_parameters;
   return cost.slots.empty() ? 0 : sum / static_cast<double>(cost.slots.size());
 }
 

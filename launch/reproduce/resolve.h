@@ -18,11 +18,11 @@ struct ResolvedUnit {
   CostSettings cost_settings;
   std::int64_t rounds = 0, slots = 0, eval_every = 0;
 
-  double tokens() const;           ///< of the whole run, all slots
-  double flops() const;            ///< likewise
-  double static_bytes() const;     ///< of the largest slot
-  double step_peak_bytes() const;  ///< likewise: static, activations and what a step needs for a while
-  double trainable_share() const;  ///< mean over slots
+  double tokens() const;              ///< of the whole run, all slots
+  double flops() const;               ///< likewise
+  double static_bytes() const;        ///< of the largest slot
+  double step_peak_bytes() const;     ///< likewise: static, activations and what a step needs for a while
+  double trained_parameters() const;  ///< mean over slots
 };
 
 /// Base recipe with overrides "a.b=c" laid over it.

@@ -39,7 +39,7 @@ const std::vector<std::pair<const char*, double UnitResult::*>>& numbers() {
       {"flops", &UnitResult::flops},
       {"static_bytes", &UnitResult::static_bytes},
       {"step_peak_bytes", &UnitResult::step_peak_bytes},
-      {"trainable_share", &UnitResult::trainable_share},
+      {"trained_parameters", &UnitResult::trained_parameters},
       {"bytes_up", &UnitResult::bytes_up},
       {"bytes_down", &UnitResult::bytes_down},
       {"measured_up", &UnitResult::measured_up},

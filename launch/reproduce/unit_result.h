@@ -34,7 +34,7 @@ struct UnitResult {
   double step_peak_bytes = 0;           ///< cost model: tensors of a step of the largest slot at their peak
   double bytes_up = 0, bytes_down = 0;  ///< cost model: of the whole run, all slots
   double measured_up = 0, measured_down = 0;   ///< as the transport counted them
-  double trainable_share = 0;                  ///< mean over slots
+  double trained_parameters = 0;               ///< mean over slots
   double final_loss = 0;                       ///< nats per token of the last parameters on held-out text
   double final_tokens = 0, bits_per_byte = 0;  ///< how much of it
   std::string state_hash;                      ///< of the last round
