@@ -114,7 +114,11 @@ std::vector<Piece> Replica::pieces() {
   std::vector<Piece> pieces;
   for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string& name) {
     const double lr_scale = cut_.params.count(parameter.spec.name) ? cut_.lr_scale : 1;
-    pieces.push_back({name, leaf.value.detach(), leaf.value.grad(), parameter.spec.decay, lr_scale});
+    pieces.push_back({.name = name,
+                      .value = leaf.value.detach(),
+                      .gradient = leaf.value.grad(),
+                      .decay = parameter.spec.decay,
+                      .lr_scale = lr_scale});
   });
   return pieces;
 }
