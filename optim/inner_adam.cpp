@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "optim/kernels/kernels.h"
+
 namespace tessera {
 
 void AdamSettings::fields(FieldVisitor& f) {
@@ -18,22 +20,26 @@ std::vector<std::string> AdamSettings::problems() const {
 
 namespace {
 
-template <class T>
-struct Factors {
-  T beta1_rest, beta2, beta2_rest;  ///< 1 - beta1, beta2, 1 - beta2
-  T step_size, root_correction, eps;
-  T l2;    ///< coupled decay: gradient += l2 * value
-  T keep;  ///< decoupled decay: value *= keep
+void update(std::span<float> value, std::span<const float> gradient, const at::Tensor& m, const at::Tensor& v,
+            const AdamFactors& factors) {
+  optim_kernels().adam(value.data(), gradient.data(), elements<float>(m).data(), elements<float>(v).data(),
+                       static_cast<std::int64_t>(value.size()), factors);
+}
+
+/// The same in double precision.
+struct WideFactors {
+  double beta1_rest, beta2, beta2_rest, step_size, root_correction, eps, l2, keep;
 };
 
-template <class T>
-void adam_loop(T* __restrict value, const T* __restrict gradient, T* __restrict m, T* __restrict v,
-               std::size_t count, Factors<T> f) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const T g = gradient[i] + f.l2 * value[i];
-    m[i] = m[i] + f.beta1_rest * (g - m[i]);
-    v[i] = v[i] * f.beta2 + f.beta2_rest * g * g;
-    value[i] = value[i] * f.keep - f.step_size * m[i] / (std::sqrt(v[i]) / f.root_correction + f.eps);
+void update(std::span<double> value, std::span<const double> gradient, const at::Tensor& m,
+            const at::Tensor& v, const WideFactors& f) {
+  double *const first = elements<double>(m).data(), *const second = elements<double>(v).data();
+  for (std::size_t i = 0; i < value.size(); ++i) {
+    const double g = gradient[i] + f.l2 * value[i];
+    first[i] = first[i] + f.beta1_rest * (g - first[i]);
+    second[i] = second[i] * f.beta2 + f.beta2_rest * g * g;
+    value[i] =
+        value[i] * f.keep - f.step_size * first[i] / (std::sqrt(second[i]) / f.root_correction + f.eps);
   }
 }
 
@@ -47,16 +53,16 @@ void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) 
     const double decay = piece.decay ? s_.weight_decay : 0;
     const at::Tensor m = moment(piece, "exp_avg"), v = moment(piece, "exp_avg_sq");
     update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {
-      const Factors<T> factors{.beta1_rest = static_cast<T>(1 - beta1),
-                               .beta2 = static_cast<T>(beta2),
-                               .beta2_rest = static_cast<T>(1 - beta2),
-                               .step_size = static_cast<T>(lr / correction1),
-                               .root_correction = static_cast<T>(std::sqrt(correction2)),
-                               .eps = static_cast<T>(s_.eps),
-                               .l2 = static_cast<T>(decoupled_ ? 0 : decay),
-                               .keep = static_cast<T>(decoupled_ ? 1 - lr * decay : 1)};
-      adam_loop(value.data(), gradient.data(), elements<T>(m).data(), elements<T>(v).data(), value.size(),
-                factors);
+      using Factors = std::conditional_t<std::is_same_v<T, float>, AdamFactors, WideFactors>;
+      const Factors factors{.beta1_rest = static_cast<T>(1 - beta1),
+                            .beta2 = static_cast<T>(beta2),
+                            .beta2_rest = static_cast<T>(1 - beta2),
+                            .step_size = static_cast<T>(lr / correction1),
+                            .root_correction = static_cast<T>(std::sqrt(correction2)),
+                            .eps = static_cast<T>(s_.eps),
+                            .l2 = static_cast<T>(decoupled_ ? 0 : decay),
+                            .keep = static_cast<T>(decoupled_ ? 1 - lr * decay : 1)};
+      update(value, gradient, m, v, factors);
     });
   }
 }
