@@ -1,11 +1,16 @@
-"""One slot, nothing cut, against the same model in PyTorch eager: same shapes, threads, optimizer and clipping, denormals
-flushed on both sides, rounds alternating in one run. Needs the environment of tests/reference/make_venv.sh.
+"""One step of a slot against the same model in PyTorch eager: same shapes, threads, optimizer and clipping, denormals flushed
+on both sides, every variant a process of its own, rounds alternating in one run. Needs the environment of
+tests/reference/make_venv.sh.
 
-    compare_eager.py STEP_BENCH [--small | --large] [--rounds 15] [--steps 4] [--threads 1] [--check 1.0]
+    compare_eager.py STEP_BENCH [--shape experiment] [--variants eager,tuned,plain,fast,fast/4,fast/0] [--rounds 15] [--steps 4]
+                     [--threads 1] [--check 1.2]
 
-Prints median milliseconds per step of both and the median of the rounds' ratios (eager / Tessera: above 1, Tessera is
-faster), by wall clock and by CPU time (which other load on the machine disturbs less); with --check, exits 1 when the wall
-clock's ratio is below. The batch's tokens are made inside the timed step on both sides.
+Variants: eager (PyTorch as it comes), tuned (with the allocator settings that workers get), and Tessera with these settings:
+plain, fast (blocks), and BLOCK/N: only the first of N slices of cut mlp+heads is owned, N = 0: nothing of what is cut. Prints
+median milliseconds per step and the median of the rounds' ratios to `tuned`, by wall clock and by CPU time (which other load
+on the machine disturbs less). With fast, fast/0 and fast/N it prints how much of the ideal saving is reached: ideal is
+(1 - 1/N) of what owning the cut weights costs, fast - fast/0. With --check, exits 1 when the wall clock's ratio of fast is
+below. The batch's tokens are made inside the timed step on both sides.
 """
 
 import argparse
@@ -20,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 SHAPES = {
+    "experiment": dict(vocab=256, width=128, heads=8, layers=4, context=128, batch=4),
     "small": dict(vocab=256, width=128, heads=4, layers=4, context=256, batch=8),
     "large": dict(vocab=4096, width=256, heads=8, layers=6, context=256, batch=8),
 }
@@ -86,54 +92,88 @@ class Eager:
         return [1000 / steps * spent for spent in (time.perf_counter() - wall, time.process_time() - cpu)]
 
 
-class Tessera:
-    def __init__(self, program, shape, threads):
-        arguments = [str(shape[k]) for k in ("vocab", "width", "heads", "layers", "context", "batch")]
-        # As launch/run_processes.cpp starts a worker. To give eager the same, set GLIBC_TUNABLES for this script.
-        environment = dict({"GLIBC_TUNABLES": WORKER_TUNABLES}, **os.environ, OMP_NUM_THREADS=str(threads))
-        self.process = subprocess.Popen(
-            [program, *arguments, str(threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+def serve_eager(shape, threads):
+    """Reads a number of steps per line and answers as step_bench does."""
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    side = Eager(shape)
+    for line in sys.stdin:
+        print(*side.run(int(line)), flush=True)
+
+
+class Variant:
+    def __init__(self, name, options):
+        environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
+        if name != "eager":
+            environment["GLIBC_TUNABLES"] = WORKER_TUNABLES  # as launch/run_processes.cpp starts a worker
+        if name in ("eager", "tuned"):
+            command = [sys.executable, __file__, "--serve", "--shape", options.shape, "--threads", str(options.threads), ""]
+        else:
+            shape, (block, _, slices) = SHAPES[options.shape], name.partition("/")
+            sizes = [str(shape[k]) for k in ("vocab", "width", "heads", "layers", "context", "batch")]
+            command = [options.program, *sizes, str(options.threads), block, slices or "1"]
+        self.name, self.times = name, []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
     def run(self, steps):
         self.process.stdin.write(f"{steps}\n")
         self.process.stdin.flush()
-        wall, cpu, _loss = self.process.stdout.readline().split()
-        return [float(wall), float(cpu)]
+        return [float(number) for number in self.process.stdout.readline().split()[:2]]
+
+    def median(self, clock):
+        return statistics.median(time[clock] for time in self.times)
+
+
+def ratios(base, variant, clock):
+    return [b[clock] / v[clock] for b, v in zip(base.times, variant.times)]
+
+
+def report(variants, tokens):
+    base = variants.get("tuned") or next(iter(variants.values()))
+    for clock, label in enumerate(("wall clock", "CPU time")):
+        print(f"{label}; ratio to {base.name}")
+        for variant in variants.values():
+            median, of_rounds = variant.median(clock), ratios(base, variant, clock)
+            print(
+                f"  {variant.name:8} {median:8.1f} ms/step {tokens / median * 1000:8.0f} tokens/s   "
+                f"{statistics.median(of_rounds):6.3f}   from {min(of_rounds):.2f} to {max(of_rounds):.2f}"
+            )
+        for name, variant in variants.items():
+            block, _, slices = name.partition("/")
+            if slices in ("", "0") or not {block, block + "/0"} <= set(variants):
+                continue
+            whole, none = variants[block], variants[block + "/0"]
+            ideal = (1 - 1 / int(slices)) * (whole.median(clock) - none.median(clock))
+            saved = whole.median(clock) - variant.median(clock)
+            print(f"  {name} saves {saved:.1f} of ideally {ideal:.1f} ms: {100 * saved / ideal:.0f} %")
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
-    parser.add_argument("--large", dest="shape", action="store_const", const="large", default="small")
-    parser.add_argument("--small", dest="shape", action="store_const", const="small")
+    parser.add_argument("--shape", choices=SHAPES, default="small")
+    parser.add_argument("--variants", default="eager,tuned,plain,fast,fast/4,fast/0")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", type=float)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
     shape = SHAPES[options.shape]
-    sides = {"eager": Eager(shape), "tessera": Tessera(options.program, shape, options.threads)}
-    times = {name: [] for name in sides}
+    if options.serve:
+        serve_eager(shape, options.threads)
+        return
+    variants = {name: Variant(name, options) for name in options.variants.split(",")}
     for round_number in range(-1, options.rounds):  # the first warms up
-        for name, side in sides.items():
-            measured = side.run(options.steps)
+        for variant in variants.values():
+            measured = variant.run(options.steps)
             if round_number >= 0:
-                times[name].append(measured)
-    tokens = shape["batch"] * shape["context"]
+                variant.times.append(measured)
     print(f"{options.shape}: {shape}, {options.threads} thread(s), fp32")
-    ratios = {}
-    for clock, label in enumerate(("wall clock", "CPU time")):
-        medians = {name: statistics.median(m[clock] for m in measured) for name, measured in times.items()}
-        rounds = [e[clock] / t[clock] for e, t in zip(times["eager"], times["tessera"])]
-        ratios[label] = statistics.median(rounds)
-        for name, median in medians.items():
-            print(f"{label:10}  {name:7} {median:8.1f} ms/step {tokens / median * 1000:8.0f} tokens/s")
-        print(f"{label:10}  ratio   {ratios[label]:8.3f}   from {min(rounds):.2f} to {max(rounds):.2f}")
-    ratio = ratios["wall clock"]
-    sys.exit(1 if options.check is not None and ratio < options.check else 0)
+    report(variants, shape["batch"] * shape["context"])
+    if options.check is not None:
+        reached = statistics.median(ratios(variants["tuned"], variants["fast"], 0))
+        sys.exit(1 if reached < options.check else 0)
 
 
 if __name__ == "__main__":

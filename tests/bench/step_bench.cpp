@@ -1,7 +1,7 @@
 // The C++ half of tests/bench/compare_eager.py: one slot, stepped on demand. Takes the model's shape on the
 // command line, the block (fast or plain) and the number of slices of which the slot owns one (cut mlp+heads;
-// 1: it owns everything). Then reads a number of steps per line and answers with "milliseconds-per-step
-// CPU-milliseconds-per-step loss".
+// 1: it owns everything, 0: nothing of what is cut). Then reads a number of steps per line and answers with
+// "milliseconds-per-step CPU-milliseconds-per-step loss".
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -87,15 +87,17 @@ std::unique_ptr<Family> make_gpt(const Shape& shape) {
   return Registry<Family>::builtin().make("gpt", *settings, {});
 }
 
-/// Everything, or of what mlp+heads cuts the first of the slices.
+/// Everything, or of what mlp+heads cuts the first of the slices, or none of it.
 RowSet owned_rows(const Family& family, std::int64_t slices) {
   std::map<std::string, std::int64_t> cut;
   for (const CutGroup& group : family.cuts()) {
-    for (const auto& m : group.members) cut[m.param] = group.units / slices * m.rows_per_unit;
+    for (const auto& m : group.members)
+      cut[m.param] = slices == 0 ? 0 : group.units / slices * m.rows_per_unit;
   }
   RowSet owned;
   for (const ParamSpec& spec : family.specs()) {
-    add_rows(owned, spec.name, {0, slices > 1 && cut.contains(spec.name) ? cut[spec.name] : spec.rows()});
+    const std::int64_t rows = cut.contains(spec.name) ? cut[spec.name] : spec.rows();
+    if (rows > 0) add_rows(owned, spec.name, {0, rows});
   }
   return owned;
 }
