@@ -2,11 +2,11 @@
 on both sides, every variant a process of its own, rounds alternating in one run. Needs the environment of
 tests/reference/make_venv.sh.
 
-    compare_eager.py STEP_BENCH [--shape experiment] [--variants eager,tuned,plain,fast,fast/4,fast/0] [--rounds 15] [--steps 4]
+    compare_eager.py STEP_BENCH [--shape experiment] [--variants eager,tuned,plain,fast,fast/4,fast/0,bf16,bf16/4] [--rounds 15] [--steps 4]
                      [--threads 1] [--check 1.2]
 
 Variants: eager (PyTorch as it comes), tuned (with the allocator settings that workers get), and Tessera with these settings:
-plain, fast (blocks), and BLOCK/N: only the first of N slices of cut mlp+heads is owned, N = 0: nothing of what is cut. Prints
+plain, fast, bf16 (blocks; the last is fast with bf16 products, eager stays fp32), and BLOCK/N: only the first of N slices of cut mlp+heads is owned, N = 0: nothing of what is cut. Prints
 median milliseconds per step and the median of the rounds' ratios to `tuned`, by wall clock and by CPU time (which other load
 on the machine disturbs less). With fast, fast/0 and fast/N it prints how much of the ideal saving is reached: ideal is
 (1 - 1/N) of what owning the cut weights costs, fast - fast/0. With --check, exits 1 when the wall clock's ratio of fast is
@@ -152,7 +152,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--variants", default="eager,tuned,plain,fast,fast/4,fast/0")
+    parser.add_argument("--variants", default="eager,tuned,plain,fast,fast/4,fast/0,bf16")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
@@ -169,7 +169,7 @@ def main():
             measured = variant.run(options.steps)
             if round_number >= 0:
                 variant.times.append(measured)
-    print(f"{options.shape}: {shape}, {options.threads} thread(s), fp32")
+    print(f"{options.shape}: {shape}, {options.threads} thread(s)")
     report(variants, shape["batch"] * shape["context"])
     if options.check is not None:
         reached = statistics.median(ratios(variants["tuned"], variants["fast"], 0))

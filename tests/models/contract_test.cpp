@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "models/layers/fast_products.h"
 #include "optim/grad_clip.h"
 #include "tests/models/count_products.h"
 #include "tests/models/fixtures.h"
@@ -32,6 +33,9 @@ std::vector<Case> cases() {
       all.push_back({"gpt", Json::parse(settings)});
       all.back().settings["block"] = block;
     }
+    if (!why_not(Precision::bf16).empty()) continue;
+    all.push_back({"gpt", Json::parse(settings)});
+    all.back().settings["precision"] = "bf16";
   }
   return all;
 }
