@@ -1,6 +1,7 @@
 #include "base/params.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "base/error.h"
 
@@ -122,6 +123,16 @@ RowSet CutGroup::rows_of(std::int64_t begin, std::int64_t end) const {
 std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows) {
   if (rows.begin == 0 && rows.end == all_rows) return param;
   return param + "[" + std::to_string(rows.begin) + ":" + std::to_string(rows.end) + "]";
+}
+
+PieceRows rows_of_piece(const std::string& piece, std::int64_t all_rows) {
+  const std::size_t bracket = piece.find('[');
+  if (bracket == std::string::npos) return {piece, {0, all_rows}};
+  PieceRows found{piece.substr(0, bracket), {}};
+  const char *begin = piece.data() + bracket + 1, *const end = piece.data() + piece.size();
+  const char* colon = std::from_chars(begin, end, found.rows.begin).ptr;
+  if (colon != end) std::from_chars(colon + 1, end, found.rows.end);
+  return found;
 }
 
 RowSet Plan::owned_by(std::int32_t slot) const {

@@ -58,6 +58,18 @@ RowSet common_rows(const RowSet& a, const RowSet& b);
 RowSet rows_without(const RowSet& all, const RowSet& taken);
 /// "name[begin:end]", or the bare name for the whole parameter: the key of a piece in files and messages.
 std::string piece_name(const std::string& param, Rows rows, std::int64_t all_rows);
+struct PieceRows {
+  std::string param;
+  Rows rows;
+};
+/// The reverse of piece_name.
+PieceRows rows_of_piece(const std::string& piece, std::int64_t all_rows);
+
+/// Moments of an inner optimizer that travel with their rows: "moment.exp_avg/blocks.0.mlp.up[0:64]".
+inline constexpr const char* moment_prefix = "moment.";
+inline std::string moment_name(const std::string& moment, const std::string& piece) {
+  return moment_prefix + moment + "/" + piece;
+}
 
 /// Parameters that a family declares to be cuttable together: unit u owns rows [offset + u*rows_per_unit, +
 /// rows_per_unit) of each member. Hidden unit u of an MLP: row u of up and gate, entry u of their bias, row u

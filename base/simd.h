@@ -36,12 +36,18 @@ inline Vec splat(float x) {
 /// The first `count` lanes; the rest are zero.
 inline Vec load(const float* p, std::int64_t count) {
   if (count >= lanes) return load(p);
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), p);
+#endif
   Vec v{};
   for (int i = 0; i < count; ++i) v[i] = p[i];
   return v;
 }
 inline void store(float* p, Vec v, std::int64_t count) {
   if (count >= lanes) return store(p, v);
+#if defined(__AVX512F__)
+  return _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1), v);
+#endif
   for (int i = 0; i < count; ++i) p[i] = v[i];
 }
 

@@ -52,6 +52,14 @@ HostTensor HostTensor::rows(Rows range) const {
   return view;
 }
 
+TensorMap take_moments(TensorMap& tensors) {
+  TensorMap moments;
+  for (auto at = tensors.lower_bound(moment_prefix);
+       at != tensors.end() && at->first.starts_with(moment_prefix);)
+    moments.insert(tensors.extract(at++));
+  return moments;
+}
+
 std::size_t total_bytes(const TensorMap& tensors) {
   std::size_t total = 0;
   for (const auto& [name, tensor] : tensors) total += tensor.bytes().size();

@@ -50,6 +50,8 @@ struct HostTensor {
 
 /// Identity is the name; iteration is in sorted order.
 using TensorMap = std::map<std::string, HostTensor>;
+/// Takes the moments (base/params.h) out of `tensors`.
+TensorMap take_moments(TensorMap& tensors);
 std::size_t total_bytes(const TensorMap& tensors);
 bool bit_equal(const TensorMap& a, const TensorMap& b);
 

@@ -199,6 +199,25 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
   for (SlotId slot : complete) finish_fetch(slot);
 }
 
+Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
+  if (parts_.hand_over.is_on()) {
+    const TensorMap moments = take_moments(tensors);
+    RowSet rows = parts_.hand_over.rows(key.slot, key.version);
+    const std::vector<std::string>& names = fragments_[key.fragment.value];
+    std::erase_if(rows, [&](const auto& entry) {
+      return std::find(names.begin(), names.end(), entry.first) == names.end();
+    });
+    TESSERA_TRY(validate_moments(parts_.hand_over, moments, rows, parts_.specs));
+  }
+  return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
+}
+
+TensorMap Coordinator::initial_outer_state() const {
+  TensorMap state = merger_.initial_state(theta_);
+  state.merge(initial_moments(parts_.hand_over, parts_.specs));
+  return state;
+}
+
 void Coordinator::finish_fetch(SlotId slot) {
   using Outcome = event::Fetched::Outcome;
   auto node = fetching_.extract(slot);
@@ -214,9 +233,8 @@ void Coordinator::finish_fetch(SlotId slot) {
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const auto contribution =
       decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  Status valid = contribution.ok() ? merger_.validate(key.fragment, state_.settings.owned(slot, key.version),
-                                                      contribution->tensors)
-                                   : Status(contribution.error());
+  const Status valid =
+      contribution.ok() ? validate(key, contribution->tensors) : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;
     fetched.reason = valid.error().message;
@@ -231,14 +249,18 @@ Status Coordinator::perform(const action::Merge& merge) {
   const SealedRecord& sealed = merge.sealed;
   const auto begin = std::chrono::steady_clock::now();
   std::vector<MergeInput> inputs;
+  std::vector<TensorMap> moments;  // in slot order, as the record is
   for (const StagedRecord& record : sealed.contributions) {
     TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
     TESSERA_ASSIGN(SafetensorsFile file,
                    decode_safetensors(bytes, "staged contribution " + record.digest.hex()));
+    moments.push_back(take_moments(file.tensors));
     inputs.push_back({record.key.slot, std::move(file.tensors)});
   }
   const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
+  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version))
+    merge_moments(parts_.hand_over, moments, parts_.specs, outer_);
   const auto merged_at = std::chrono::steady_clock::now();
   // Slices whose turn comes later have no owner, and are not missed.
   RowSet missed = outcome.uncovered_rows;
@@ -296,7 +318,13 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 }
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
-  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(fragment_parameters(fragment))));
+  TensorMap tensors = fragment_parameters(fragment);
+  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version)) {
+    for (const auto& [name, tensor] : fragment_state(fragment)) {
+      if (name.starts_with(moment_prefix)) tensors.emplace(name, tensor);
+    }
+  }
+  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
   std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
   FragmentHead head{fragment, version, ref, chain, std::nullopt};
   if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "comm/transport/endpoint.h"
 #include "coordinator/decide.h"
+#include "coordinator/hand_over.h"
 #include "coordinator/merge.h"
 #include "coordinator/run_store.h"
 #include "monitoring/metrics.h"
@@ -24,6 +25,7 @@ struct CoordinatorParts {
   std::vector<ParamSpec> specs;
   std::shared_ptr<const OuterMethod> method;
   MergeSettings merge{};
+  HandOver hand_over{};
   std::function<RowSet(Version)> trained;  ///< rows that some slot owns at a version; empty: all
   TensorMap initial;                       ///< parameters before training, F32 by name
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
@@ -80,6 +82,9 @@ class Coordinator {
   /// Parameters and outer state of a fragment, by the names that its state digest is made over.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
+  TensorMap initial_outer_state() const;
+  /// Parameters and moments of a contribution are those of the rows that the slot owns.
+  Status validate(const MergeKey& key, TensorMap tensors) const;
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
   /// share it.
   Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;

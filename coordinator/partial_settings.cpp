@@ -41,11 +41,13 @@ void PartialSettings::fields(FieldVisitor& f) {
            "every so many rounds each slot passes on to the next slice (slot s owns slice s + 1); 0: never",
            at_least(0)},
           rotate_every);
-  f.field({"rotate_state",
-           "what becomes of the inner optimizer's moments of slices that change owners; reset: they start at "
-           "zero, with a step count of their own",
-           one_of({"reset"})},
-          rotate_state);
+  f.field(
+      {"rotate_state",
+       "what becomes of the inner optimizer's moments of slices that change owners; reset: they start at "
+       "zero, with a step count of their own; hand_over: the last contribution before brings them, and the "
+       "new owners get the mean of what the old ones brought",
+       one_of({"reset", "hand_over"})},
+      rotate_state);
   f.field({"owner_view",
            "what the owners of a slice go on with after a merge; reset: the merged values, as everybody else "
            "(the paper); fast: their own, while all others and evaluation see a slow copy that follows at "

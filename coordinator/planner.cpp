@@ -105,6 +105,11 @@ Result<PlanSchedule> PlanSchedule::make(const std::vector<ParamSpec>& specs,
       }
     }
     schedule.rotate_every_ = settings.rotate_every;
+    if (settings.rotate_state == "hand_over" && settings.rotate_every > 0) {
+      schedule.notes_.push_back(
+          "partial.rotate_state = \"hand_over\": before slots pass on, moments of the cut travel too; the "
+          "bytes here are those of the other rounds.");
+    }
     schedule.may_rest_ = settings.blocks();
   }
   Slice shared{"shared", rows_without(all_rows(specs), cut), {}};
@@ -148,6 +153,28 @@ RowSet PlanSchedule::owned(SlotId slot, Version version) const {
     }
   }
   return owned;
+}
+
+RowSet PlanSchedule::handed_over(SlotId slot, Version version) const {
+  RowSet rows;
+  if (!changes_at({version.value + 1})) return rows;
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    const std::vector<std::int32_t>& owners = owners_of(i, version);
+    if (part_[i] < 0 || !std::binary_search(owners.begin(), owners.end(), slot.value)) continue;
+    for (const auto& [param, ranges] : slices_[i].rows) {
+      for (const Rows& range : ranges) add_rows(rows, param, range);
+    }
+  }
+  return rows;
+}
+
+std::vector<std::string> PlanSchedule::cut_parameters() const {
+  std::set<std::string> names;
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    if (part_[i] < 0) continue;
+    for (const auto& [param, ranges] : slices_[i].rows) names.insert(param);
+  }
+  return {names.begin(), names.end()};
 }
 
 RowSet PlanSchedule::trained(Version version) const {

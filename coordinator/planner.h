@@ -35,6 +35,10 @@ class PlanSchedule {
   /// The same for one slot, and for all slots together.
   RowSet owned(SlotId slot, Version version) const;
   RowSet trained(Version version) const;
+  /// Rows that leave the slot at the merge which ends work from `version`: all that it owns of the cut, or
+  /// nothing.
+  RowSet handed_over(SlotId slot, Version version) const;
+  std::vector<std::string> cut_parameters() const;
   /// Whether some slot owns something else at `version` than at the version before.
   bool changes_at(Version version) const;
   /// Versions after which the owners are the first ones again; 1: they never change.

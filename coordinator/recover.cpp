@@ -84,7 +84,7 @@ Status Coordinator::check_same_run(const OpenRecord& record) const {
 Status Coordinator::recover() {
   theta_.clear();
   for (const auto& [name, tensor] : parts_.initial) theta_.emplace(name, tensor.clone());
-  outer_ = merger_.initial_state(theta_);
+  outer_ = initial_outer_state();
   Ledger ledger(parts_.settings.slots(), initial_chains());
   JobId job = parts_.settings.job.is_zero() ? random_bits128() : parts_.settings.job;
   for (const Record& record : store_->records()) {
@@ -175,7 +175,7 @@ Status Coordinator::roll_back(Ledger& ledger, const std::string& reason) {
   } else {  // from the beginning
     theta_.clear();
     for (const auto& [name, tensor] : parts_.initial) theta_.emplace(name, tensor.clone());
-    outer_ = merger_.initial_state(theta_);
+    outer_ = initial_outer_state();
     for (const Digest& chain : initial_chains()) record.fragments.push_back({{}, chain});
     record.slot_states.resize(parts_.settings.slots());
   }

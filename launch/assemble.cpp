@@ -93,12 +93,22 @@ ClipSettings clip_settings(const Recipe& recipe) {
           .max_norm = recipe.inner.clip};
 }
 
-std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
-                                                   const std::vector<ParamSpec>& specs) {
+bool hands_over(const Recipe& recipe, const OuterMethod& method) {
+  return recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
+         method.steps_locally();
+}
+
+std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
+                                                     const std::vector<ParamSpec>& specs) {
   GradientStepSettings step{.make_optimizer = [&recipe] { return assemble_inner(recipe); },
                             .schedule = assemble_schedule(recipe),
                             .clip = clip_settings(recipe),
                             .all_parameters = trained_elements(specs)};
+  return make_gradient_step(std::move(step));
+}
+
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
+                                                   const std::vector<ParamSpec>& specs) {
   OuterMethod::Context context{.specs = specs,
                                .steps = recipe.sync.steps,
                                .rule = recipe.outer.rule,
@@ -107,7 +117,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, recipe.outer.cut_momentum},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = static_cast<std::int32_t>(recipe.partial.slices),
-                               .gradient_step = make_gradient_step(std::move(step))};
+                               .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }
 

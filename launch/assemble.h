@@ -53,6 +53,11 @@ std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// The low-communication method, with the coordinator's gradient step where the method wants one. It refers
 /// to the recipe, which must outlive it.
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
+/// An inner optimizer on merged gradients; its state_names() are those of the slots' inner optimizers.
+std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
+                                                     const std::vector<ParamSpec>& specs);
+/// Whether moments travel with slices that change owners. Where the coordinator steps, it keeps them anyway.
+bool hands_over(const Recipe& recipe, const OuterMethod& method);
 ClipSettings clip_settings(const Recipe& recipe);
 MergeSettings merge_settings(const Recipe& recipe, const Plan& plan);
 /// Whether every version's fast values have to be fetched, since slices have several owners, or change them.

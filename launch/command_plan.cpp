@@ -206,13 +206,11 @@ void print_slots(const CostReport& cost) {
                 format_bytes(slot.bytes_down).c_str());
   }
   std::printf(
-      "Static is weights, gradients, moments and anchor (the start of what a slot trains) in fp32; "
-      "activations "
-      "are kept from\nforward to backward; peak is the most that tensors of a step take at once: weights, "
-      "moments, and activations, gradients\nand passing buffers as they come and go. The anchor lies in the "
-      "version that a worker received, %s in all: mapped\nfrom the coordinator's file and shared on one "
-      "host, "
-      "else the worker's own. The coordinator needs %s.\n",
+      "Static: weights, gradients, moments and anchor (where a slot's training starts from), fp32.\n"
+      "Activations are kept from forward to backward. Peak: the most that tensors of a step take at\n"
+      "once: weights, moments, and activations, gradients and passing buffers as they come and go.\n"
+      "The anchor is a part of the version that a worker received, %s: mapped from the\n"
+      "coordinator's file and shared on one host, else its own. The coordinator needs %s.\n",
       format_bytes(cost.diloco.received).c_str(), format_bytes(cost.coordinator_bytes).c_str());
 }
 

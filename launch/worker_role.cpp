@@ -88,6 +88,11 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };
+  if (hands_over(*recipe, *parts->method)) {
+    parts->hands_over = [schedule = model.schedule](SlotId slot, Version version) {
+      return schedule.handed_over(slot, version);
+    };
+  }
   const bool frozen = std::any_of(model.specs.begin(), model.specs.end(),
                                   [](const ParamSpec& spec) { return spec.role == Role::frozen; });
   if (frozen) {

@@ -1,7 +1,9 @@
 #include "worker/slot_run.h"
 
+#include <ATen/ops/zeros.h>
+
 #include <algorithm>
-#include <charconv>
+#include <set>
 
 #include "worker/torch_bridge.h"
 
@@ -37,31 +39,103 @@ std::vector<Version> as_versions(const std::vector<std::int64_t>& values) {
   return versions;
 }
 
-/// "blocks.0.mlp.up[0:64]" or a bare name, which stands for all rows.
-struct PieceRows {
-  std::string param;
-  Rows rows;
-};
-PieceRows piece_rows(const std::string& piece, std::int64_t all_rows) {
-  const std::size_t bracket = piece.find('[');
-  if (bracket == std::string::npos) return {piece, {0, all_rows}};
-  PieceRows found{piece.substr(0, bracket), {}};
-  const char *begin = piece.data() + bracket + 1, *const end = piece.data() + piece.size();
-  const char* colon = std::from_chars(begin, end, found.rows.begin).ptr;
-  if (colon != end) std::from_chars(colon + 1, end, found.rows.end);
-  return found;
-}
-
 std::int64_t rows_of(const at::Tensor& tensor) {
   return tensor.dim() == 0 ? 1 : tensor.size(0);
 }
 
+/// Rows of one age within a range of a parameter.
+struct Aged {
+  Rows rows;
+  std::int64_t since = 0;
+};
+std::vector<Aged> ages_of(const std::map<std::string, std::map<Rows, std::int64_t>>& since,
+                          const std::string& param, Rows range) {
+  const auto came = since.find(param);
+  std::vector<Aged> aged;
+  std::int64_t next = range.begin;
+  if (came != since.end()) {
+    for (const auto& [rows, at] : came->second) {
+      if (rows.end <= range.begin || rows.begin >= range.end) continue;
+      if (rows.begin > next) aged.push_back({{next, rows.begin}, 0});
+      aged.push_back({rows, at});
+      next = rows.end;
+    }
+  }
+  if (range.end > next) aged.push_back({{next, range.end}, 0});
+  return aged;
+}
+
+/// Where rows of a parameter's moments can be had.
+struct MomentRows {
+  Rows rows;
+  at::Tensor values;
+};
+using Moments = std::map<std::string, std::map<std::string, std::vector<MomentRows>>>;  // name, parameter
+
+/// Of the optimizer's state, what lies in `wanted`.
+Moments moments_in(const InnerOptimizer& inner, const RowSet& wanted) {
+  Moments moments;
+  for (const auto& [name, tensor] : inner.state()) {
+    const std::size_t slash = name.rfind('/');
+    const PieceRows from = rows_of_piece(name.substr(0, slash), rows_of(tensor));
+    const auto here = wanted.find(from.param);
+    if (here == wanted.end()) continue;
+    for (const Rows& range : here->second) {
+      const Rows rows{std::max(range.begin, from.rows.begin), std::min(range.end, from.rows.end)};
+      if (rows.count() <= 0) continue;
+      const bool all = rows == from.rows;
+      moments[name.substr(slash + 1)][from.param].push_back(
+          {rows, all ? tensor : tensor.narrow(0, rows.begin - from.rows.begin, rows.count())});
+    }
+  }
+  return moments;
+}
+
+/// One tensor of these rows, zeros where there is nothing.
+at::Tensor gathered(const std::vector<MomentRows>& from, Rows rows) {
+  std::vector<std::int64_t> shape = from.front().values.sizes().vec();
+  if (!shape.empty()) shape[0] = rows.count();
+  at::Tensor whole = at::zeros(shape, from.front().values.options());
+  for (const MomentRows& part : from) {
+    const Rows common{std::max(rows.begin, part.rows.begin), std::min(rows.end, part.rows.end)};
+    if (common.count() <= 0) continue;
+    if (shape.empty()) {
+      whole.copy_(part.values);
+    } else {
+      whole.narrow(0, common.begin - rows.begin, common.count())
+          .copy_(part.values.narrow(0, common.begin - part.rows.begin, common.count()));
+    }
+  }
+  return whole;
+}
+
+std::map<std::string, std::int64_t> all_rows(const std::vector<ParamSpec>& specs) {
+  std::map<std::string, std::int64_t> rows;
+  for (const ParamSpec& spec : specs) rows[spec.name] = spec.rows();
+  return rows;
+}
+
 }  // namespace
 
-void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs) {
+void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs,
+                  const TensorMap& handed) {
   if (rows == owned) return;
-  std::map<std::string, std::map<Rows, std::int64_t>> ages;
   const RowSet kept = common_rows(rows, owned), come = rows_without(rows, owned);
+  Moments moments = moments_in(*inner, kept);
+  std::set<std::string> with_moments;
+  for (const auto& [name, tensor] : handed) {
+    const std::size_t slash = name.find('/');
+    const std::string moment = name.substr(std::string_view(moment_prefix).size(),
+                                           slash - std::string_view(moment_prefix).size()),
+                      param = name.substr(slash + 1);
+    const auto here = come.find(param);
+    if (here == come.end()) continue;
+    with_moments.insert(param);
+    for (const Rows& range : here->second)
+      moments[moment][param].push_back({range, torch_view(tensor).narrow(0, range.begin, range.count())});
+  }
+
+  std::map<std::string, std::map<Rows, std::int64_t>> ages;
   for (const auto& [param, came] : since) {
     for (const auto& [range, step_then] : came) {
       for (const auto& [name, ranges] : common_rows({{param, {range}}}, kept)) {
@@ -71,60 +145,56 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   }
   for (const auto& [param, ranges] : come) {
     for (const Rows& range : ranges) {
-      if (at > 0) ages[param][range] = at;
+      if (at > 0 && !with_moments.contains(param)) ages[param][range] = at;
     }
   }
   owned = std::move(rows);
   since = std::move(ages);
 
-  std::map<std::string, at::Tensor> moments;
-  for (const auto& [name, tensor] : inner->state()) {
-    const std::size_t slash = name.rfind('/');
-    const PieceRows from = piece_rows(name.substr(0, slash), rows_of(tensor));
-    const auto here = kept.find(from.param);
-    if (here == kept.end()) continue;
-    const auto spec =
-        std::find_if(specs.begin(), specs.end(), [&](const ParamSpec& s) { return s.name == from.param; });
-    for (const Rows& whole : here->second) {
-      const Rows stays{std::max(whole.begin, from.rows.begin), std::min(whole.end, from.rows.end)};
-      if (stays.count() <= 0) continue;
-      const at::Tensor part =
-          stays == from.rows ? tensor : tensor.narrow(0, stays.begin - from.rows.begin, stays.count());
-      moments.emplace(piece_name(from.param, stays, spec->rows()) + name.substr(slash), part);
+  std::map<std::string, at::Tensor> state;
+  const std::map<std::string, std::int64_t> count = all_rows(specs);
+  for (const auto& [moment, params] : moments) {
+    for (const auto& [param, parts] : params) {
+      for (const Rows& range : owned.at(param)) {
+        for (const Aged& aged : ages_of(since, param, range)) {
+          const bool known = std::any_of(parts.begin(), parts.end(), [&](const MomentRows& part) {
+            return part.rows.begin < aged.rows.end && aged.rows.begin < part.rows.end;
+          });
+          if (known)
+            state[piece_name(param, aged.rows, count.at(param)) + "/" + moment] = gathered(parts, aged.rows);
+        }
+      }
     }
   }
-  inner->load(moments);
+  inner->load(state);
+}
+
+TensorMap SlotRun::moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const {
+  TensorMap tensors;
+  const std::map<std::string, std::int64_t> count = all_rows(specs);
+  for (const auto& [moment, params] : moments_in(*inner, rows)) {
+    for (const auto& [param, parts] : params) {
+      for (const Rows& range : rows.at(param))
+        tensors.emplace(moment_name(moment, piece_name(param, range, count.at(param))),
+                        host_copy(gathered(parts, range)));
+    }
+  }
+  return tensors;
 }
 
 std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   std::vector<Piece> aged;
   for (const Piece& piece : pieces) {
-    const PieceRows all = piece_rows(piece.name, rows_of(piece.value));
-    const auto came = since.find(all.param);
-    if (came == since.end()) {
+    const PieceRows all = rows_of_piece(piece.name, rows_of(piece.value));
+    for (const Aged& part : ages_of(since, all.param, all.rows)) {
       aged.push_back(piece);
-      continue;
+      aged.back().since = part.since;
+      if (part.rows == all.rows) continue;
+      const std::int64_t begin = part.rows.begin - all.rows.begin, count = part.rows.count();
+      aged.back().name = piece_name(all.param, part.rows, -1);
+      aged.back().value = piece.value.narrow(0, begin, count);
+      if (piece.gradient.defined()) aged.back().gradient = piece.gradient.narrow(0, begin, count);
     }
-    const auto add = [&](Rows rows, std::int64_t at) {
-      if (rows.count() <= 0) return;
-      Piece part = piece;
-      part.since = at;
-      if (rows != all.rows) {
-        const std::int64_t begin = rows.begin - all.rows.begin;
-        part.name = piece_name(all.param, rows, -1);
-        part.value = piece.value.narrow(0, begin, rows.count());
-        if (part.gradient.defined()) part.gradient = piece.gradient.narrow(0, begin, rows.count());
-      }
-      aged.push_back(std::move(part));
-    };
-    std::int64_t next = all.rows.begin;
-    for (const auto& [rows, at] : came->second) {
-      if (rows.end <= all.rows.begin || rows.begin >= all.rows.end) continue;
-      add({next, rows.begin}, 0);
-      add(rows, at);
-      next = rows.end;
-    }
-    add({next, all.rows.end}, 0);
   }
   return aged;
 }
@@ -157,7 +227,7 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
       moments.emplace(name.substr(inner_prefix.size()), torch_view(tensor));
     } else if (name.starts_with(since_prefix)) {
       TESSERA_ASSIGN(auto at, integers(state, name, slot));
-      const PieceRows piece = piece_rows(name.substr(since_prefix.size()), 0);
+      const PieceRows piece = rows_of_piece(name.substr(since_prefix.size()), 0);
       if (at.size() != 1 || piece.rows.count() <= 0)
         return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed '", name, "'");
       since[piece.param][piece.rows] = at[0];

@@ -36,8 +36,11 @@ struct SlotRun {
   TensorMap parked;
 
   /// Other rows are the slot's from inner step `at` on: moments of rows that stay are kept, those of rows
-  /// that go are dropped, and rows that come start without. `specs` are all parameters of the model.
-  void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs);
+  /// that go are dropped, and rows that come start without, or with what `handed` has for them (whole tensors
+  /// by moment_name). `specs` are all parameters of the model.
+  void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
+  /// Moments of owned rows, by moment_name, to be handed over.
+  TensorMap moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const;
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 

@@ -115,7 +115,7 @@ void Worker::stop_with(const Error& error) {
 }
 
 Status Worker::adopt(const worker_action::Adopt& action) {
-  TESSERA_ASSIGN(const TensorMap parameters, tensors_of(action.head, action.head.parameters));
+  TESSERA_ASSIGN(TensorMap parameters, tensors_of(action.head, action.head.parameters));
   TensorMap fast;
   if (action.fast) {
     TESSERA_ASSIGN(fast, tensors_of(action.head, *action.head.fast));
@@ -133,7 +133,8 @@ Result<TensorMap> Worker::tensors_of(const FragmentHead& head, const BlobRef& re
   TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, where));
   for (const auto& [name, tensor] : file.tensors) {
     const auto& known = replica_->params().all();
-    auto parameter = known.find(name);
+    const bool is_moment = name.starts_with(moment_prefix);
+    auto parameter = known.find(is_moment ? name.substr(name.find('/') + 1) : name);
     if (parameter == known.end() || parameter->second.spec.shape != tensor.shape ||
         tensor.dtype != DType::f32) {
       return fail(ExitCode::refused_recipe, where, ": tensor '", name, "' is not of this model");
@@ -222,7 +223,8 @@ RowSet Worker::owned_of(SlotId slot, FragmentId fragment, Version version) const
 }
 
 /// The slot works on from a committed version, on the rows that are its own there.
-void Worker::change_owned(SlotRun& run, const FragmentHead& head, const TensorMap& parameters) {
+void Worker::change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters) {
+  const TensorMap handed = take_moments(parameters);
   RowSet owned = owned_of(run.slot, head.fragment, head.version);
   for (const auto& [name, ranges] : run.owned) {
     if (!parameters.contains(name)) owned.emplace(name, ranges);
@@ -231,7 +233,7 @@ void Worker::change_owned(SlotRun& run, const FragmentHead& head, const TensorMa
     replica_->rest(run);
     const bool fresh = run.step == 0;
     run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.step,
-            replica_->params().specs());
+            replica_->params().specs(), handed);
   }
 }
 
@@ -271,6 +273,13 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       const std::string param = piece.substr(0, piece.find('['));
       if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
     }
+    if (parts_->hands_over) {
+      RowSet moving = parts_->hands_over(run.slot, known.version);
+      std::erase_if(moving, [&](const auto& rows) {
+        return std::find(names.begin(), names.end(), rows.first) == names.end();
+      });
+      part.merge(run.moments_of(moving, replica_->params().specs()));
+    }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
   const TensorMap state = run.state(action.progress);
@@ -295,6 +304,7 @@ WorkerEvent Worker::work(const worker_action::Evaluate& action) {
       stop_with(fragment.error());
       return worker_event::EvaluationDone{};
     }
+    take_moments(*fragment);
     parameters.merge(*fragment);
   }
   replica_->show(parameters);

@@ -32,6 +32,8 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
+  /// Rows whose moments a contribution from a version also brings; empty: none are handed over.
+  std::function<RowSet(SlotId, Version)> hands_over;
   /// Sets parameters that no version brings, because nobody trains them; empty: there are none.
   std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
@@ -75,7 +77,9 @@ class Worker {
 
   /// The rows of a fragment that a slot trains at a version of it.
   RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
-  void change_owned(SlotRun& run, const FragmentHead& head, const TensorMap& parameters);
+  /// Makes the slot own what it owns at this version. Takes the moments out of `parameters`, where some
+  /// travel.
+  void change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);

@@ -27,7 +27,8 @@ namespace {
 
 struct GptSettings : Settings {
   std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
-  std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast";
+  std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast",
+              precision = "fp32";
   bool bias = false, tied = true;
   std::int64_t adapter_rank = 0;
   double adapter_alpha = 0;
@@ -58,6 +59,12 @@ struct GptSettings : Settings {
          "one operator after another, the reference",
          one_of({"fast", "plain"})},
         block);
+    f.field(
+        {"precision",
+         "of the operands of matrix products in fast blocks and the head; sums, attention's scores, weights, "
+         "gradients and moments are fp32 in both. bf16 needs a processor that has such products",
+         one_of({"fp32", "bf16"})},
+        precision);
     f.field({"tied", "the output head is the token embedding"}, tied);
     f.field(
         {"adapter_rank",
@@ -97,8 +104,14 @@ struct GptSettings : Settings {
                       std::to_string(smallest) +
                       ", the smaller side of a matrix that it adapts: training the matrix itself is cheaper");
     }
+    if (precision == "bf16" && (block != "fast" || adapter_rank > 0)) {
+      found.push_back("model.precision = \"bf16\" needs model.block = \"fast\" without adapters");
+    } else if (const std::string why = why_not(compute_precision()); !why.empty()) {
+      found.push_back("model.precision = \"bf16\": " + why + "; \"fp32\" runs everywhere");
+    }
     return found;
   }
+  Precision compute_precision() const { return precision == "bf16" ? Precision::bf16 : Precision::fp32; }
 };
 
 class Gpt final : public Family {
@@ -334,8 +347,8 @@ at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const
                                        .gate_bias = get("mlp.gate_bias", bias && swiglu()),
                                        .down = get("mlp.down"),
                                        .down_bias = get("mlp.down_bias", bias)};
-  const FastBlockShape shape{s_.width, s_.heads, s_.kv_heads,         head_dim_,
-                             s_.ffn,   swiglu(), s_.norm == "rmsnorm"};
+  const FastBlockShape shape{s_.width, s_.heads, s_.kv_heads,          head_dim_,
+                             s_.ffn,   swiglu(), s_.norm == "rmsnorm", s_.compute_precision()};
   const at::Tensor cos = rotary_ ? rotary_->cos() : at::Tensor(),
                    sin = rotary_ ? rotary_->sin() : at::Tensor();
   return fast_block(x, shape, parameters, cos, sin, params.arena());
@@ -354,8 +367,8 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
     params.arena()->expect(tokens.numel());
     for (std::int64_t layer = 0; layer < s_.layers; ++layer) x = fast_layer(params, block(layer), x);
     const Parameter* const bias = s_.bias && s_.norm == "layernorm" ? &params["final_norm.bias"] : nullptr;
-    return {{"logits",
-             fast_head(x, s_.norm == "rmsnorm", params["final_norm.gain"], bias, head, params.arena())}};
+    return {{"logits", fast_head(x, s_.norm == "rmsnorm", s_.compute_precision(), params["final_norm.gain"],
+                                 bias, head, params.arena())}};
   }
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);

@@ -365,7 +365,7 @@ Tensor fast_block(const Tensor& x, const FastBlockShape& shape, const FastBlockP
                   const Tensor& cos, const Tensor& sin, const std::shared_ptr<Arena>& arena) {
   TESSERA_CHECK(x.scalar_type() == at::kFloat && x.dim() == 3 && x.size(2) == shape.width);
   auto state = std::unique_ptr<BlockState>(new BlockState{.shape = shape,
-                                                          .products = FastProducts(kernels(), arena),
+                                                          .products = FastProducts(shape.precision, arena),
                                                           .batch = x.size(0),
                                                           .length = x.size(1),
                                                           .x = x.detach().contiguous(),

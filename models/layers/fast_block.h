@@ -1,11 +1,12 @@
-// A pre-norm transformer block as one autograd function over reused buffers, fp32 on the CPU: the same maths
+// A pre-norm transformer block as one autograd function over reused buffers, fp32 (its products bf16
+// where that is asked for) on the CPU: the same maths
 // as the layers of plain operators, which stay as reference and for everything else (double precision, second
 // derivatives). Weight gradients are computed for owned rows only, and what only gradients of frozen rows
 // would need is not kept.
 #pragma once
 #include <memory>
 
-#include "models/layers/arena.h"
+#include "models/layers/fast_products.h"
 #include "models/parameter.h"
 
 namespace tessera {
@@ -13,6 +14,7 @@ namespace tessera {
 struct FastBlockShape {
   std::int64_t width = 0, heads = 0, groups = 0, head_size = 0, ffn = 0;
   bool swiglu = false, rms = false;
+  Precision precision = Precision::fp32;
 };
 
 /// One of everything that a block may have, by the role that a parameter plays in it.
@@ -30,7 +32,7 @@ at::Tensor fast_block(const at::Tensor& x, const FastBlockShape& shape, const Fa
                       const at::Tensor& cos, const at::Tensor& sin, const std::shared_ptr<Arena>& arena);
 
 /// logits [B, T, vocab] = norm(x) head^T: the final norm and the output head.
-at::Tensor fast_head(const at::Tensor& x, bool rms, const Parameter& gain, const Parameter* bias,
-                     const Parameter& head, const std::shared_ptr<Arena>& arena);
+at::Tensor fast_head(const at::Tensor& x, bool rms, Precision precision, const Parameter& gain,
+                     const Parameter* bias, const Parameter& head, const std::shared_ptr<Arena>& arena);
 
 }  // namespace tessera

@@ -81,8 +81,8 @@ class FastStages final : public TransformerStages {
   double rows(double width) const { return tokens_ * width; }
   /// A packed right operand.
   static double packed(double inner, double columns) {
-    const auto panel = static_cast<std::int64_t>(kernels().panel), wide = static_cast<std::int64_t>(columns);
-    return inner * static_cast<double>((wide + panel - 1) / panel * panel);
+    const std::int64_t panel = kernels().products.panel, wide = static_cast<std::int64_t>(columns);
+    return (inner + 1) * static_cast<double>((wide + panel - 1) / panel * panel);
   }
   /// Sums over rows: partial ones of every 64, and the whole.
   void sum(double width) {

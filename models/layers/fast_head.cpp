@@ -91,12 +91,12 @@ variable_list HeadNode::apply(variable_list&& gradients) {
 
 }  // namespace
 
-Tensor fast_head(const Tensor& given, bool rms, const Parameter& gain, const Parameter* bias,
-                 const Parameter& head, const std::shared_ptr<Arena>& arena) {
+Tensor fast_head(const Tensor& given, bool rms, Precision precision, const Parameter& gain,
+                 const Parameter* bias, const Parameter& head, const std::shared_ptr<Arena>& arena) {
   TESSERA_CHECK(given.scalar_type() == at::kFloat && given.dim() == 3 && given.size(2) == head.full.size(1));
   const Tensor x = given.contiguous();
   const std::int64_t width = x.size(2), rows = x.size(0) * x.size(1), units = head.spec.rows();
-  const FastProducts products(kernels(), arena);
+  const FastProducts products(precision, arena);
   ArenaBuffer normed = products.take(rows * width), statistics = products.take(2 * rows);
   const NormForward norm{x.const_data_ptr<float>(), values(&gain), values(bias), normed.data(),
                          statistics.data(),         width,         rms};

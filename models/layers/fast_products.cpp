@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace tessera {
 namespace {
 
@@ -19,9 +21,22 @@ std::string fast_kernel_level() {
   return kernels().level;
 }
 
+std::string why_not(Precision precision) {
+  if (precision == Precision::fp32 || bf16_products() != nullptr) return "";
+  return "this processor has no bf16 products (AVX512-BF16), and without them bf16 would be slower than fp32";
+}
+
+FastProducts::FastProducts(Precision precision, std::shared_ptr<Arena> arena)
+    : products_(precision == Precision::bf16 && bf16_products() != nullptr ? *bf16_products()
+                                                                           : kernels_.products),
+      arena_(std::move(arena)) {
+  TESSERA_CHECK(why_not(precision).empty(), ": ", why_not(precision));
+}
+
 Panels FastProducts::pack(MatrixView right, std::int64_t inner, std::int64_t columns) const {
-  ArenaBuffer memory = take(inner * divide_up(columns, kernels_.panel) * kernels_.panel);
-  kernels_.pack(right, inner, columns, memory.data());
+  // Pairs of bf16 take half of this, and an odd inner dimension one more.
+  ArenaBuffer memory = take((inner + 1) * divide_up(columns, products_.panel) * products_.panel);
+  products_.pack(right, inner, columns, memory.data());
   return {{memory.data(), inner, columns}, std::move(memory)};
 }
 
@@ -31,7 +46,7 @@ void FastProducts::multiply(FlopKind kind, MatrixView left, std::int64_t rows, c
   count_flops(kind, static_cast<double>(rows) * static_cast<double>(per_row));
   const std::int64_t grain = std::max<std::int64_t>(28, (1 << 20) / std::max<std::int64_t>(1, per_row));
   at::parallel_for(0, rows, grain, [&](std::int64_t begin, std::int64_t end) {
-    kernels_.multiply(left, right.packed, begin, end, target);
+    products_.multiply(left, right.packed, begin, end, target);
   });
 }
 

@@ -15,6 +15,11 @@ namespace tessera {
 /// "avx512", "avx2" or "baseline": the instruction set that the fast layers use here.
 std::string fast_kernel_level();
 
+/// In which the operands of products are rounded; sums, and all that is not a product, stay fp32.
+enum class Precision : std::uint8_t { fp32, bf16 };
+/// Why this processor does not compute in a precision; empty: it does.
+std::string why_not(Precision precision);
+
 /// A packed right operand and its memory.
 struct Panels {
   Packed packed;
@@ -23,8 +28,7 @@ struct Panels {
 
 class FastProducts {
  public:
-  FastProducts(const Kernels& kernels, std::shared_ptr<Arena> arena)
-      : kernels_(kernels), arena_(std::move(arena)) {}
+  FastProducts(Precision precision, std::shared_ptr<Arena> arena);
 
   const Kernels& kernels() const { return kernels_; }
   ArenaBuffer take(std::int64_t elements) const { return arena_->take(elements); }
@@ -52,7 +56,8 @@ class FastProducts {
   template <class Each>
   void over_heads(const AttentionShape& shape, Each each) const;
 
-  const Kernels& kernels_;
+  const Kernels& kernels_ = tessera::kernels();
+  const ProductKernels& products_;
   std::shared_ptr<Arena> arena_;
 };
 

@@ -148,14 +148,10 @@ class CrossEntropy final : public Objective {
     return {sum, weights.sum(at::kDouble).item<double>(), {}};
   }
 
-  /// Per position besides the logits: target (two floats wide), weight, normaliser. Backward makes the
-  /// logits' gradient while they are still there.
+  /// Per position besides the logits and their exponentials, which become the gradient: target (two floats
+  /// wide), weight, normaliser, sum.
   MemoryStage memory(double units, double outputs) const override {
-    const double logits = 4 * units * outputs, block = std::min(logits, 4.0 * (1 << 17));
-    return {.name = "cross entropy",
-            .kept = logits + 4 * 4 * units,
-            .forward = block,
-            .backward = logits + 4 * 2 * units};
+    return {.name = "cross entropy", .kept = 4 * units * (2 * outputs + 5), .backward = 4 * 3 * units};
   }
 };
 

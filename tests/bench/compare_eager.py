@@ -2,15 +2,15 @@
 on both sides, every variant a process of its own, rounds alternating in one run. Needs the environment of
 tests/reference/make_venv.sh.
 
-    compare_eager.py STEP_BENCH [--shape experiment] [--variants eager,tuned,plain,fast,fast/4,fast/0] [--rounds 15] [--steps 4]
+    compare_eager.py STEP_BENCH [--shape experiment] [--variants fast,fast/4,...] [--rounds 15] [--steps 4]
                      [--threads 1] [--check 1.2]
 
-Variants: eager (PyTorch as it comes), tuned (with the allocator settings that workers get), and Tessera with these settings:
-plain, fast (blocks), and BLOCK/N: only the first of N slices of cut mlp+heads is owned, N = 0: nothing of what is cut. Prints
-median milliseconds per step and the median of the rounds' ratios to `tuned`, by wall clock and by CPU time (which other load
-on the machine disturbs less). With fast, fast/0 and fast/N it prints how much of the ideal saving is reached: ideal is
-(1 - 1/N) of what owning the cut weights costs, fast - fast/0. With --check, exits 1 when the wall clock's ratio of fast is
-below. The batch's tokens are made inside the timed step on both sides.
+Variants: eager (PyTorch as it comes), tuned (with the allocator settings that workers get), autocast (tuned, bf16), and
+Tessera's blocks: plain, fast, bf16 (fast with bf16 products). BLOCK/N owns only the first of N slices of cut mlp+heads, N = 0:
+nothing of what is cut. Prints median milliseconds per step and the median of the rounds' ratios to `tuned`, by wall clock and
+by CPU time (which other load on the machine disturbs less). With fast, fast/0 and fast/N it prints how much of the ideal saving
+is reached: ideal is (1 - 1/N) of what owning the cut weights costs, fast - fast/0. With --check, exits 1 when the wall clock's
+ratio of fast is below. The batch's tokens are made inside the timed step on both sides.
 """
 
 import argparse
@@ -68,9 +68,9 @@ class Gpt(nn.Module):
 
 
 class Eager:
-    def __init__(self, shape):
+    def __init__(self, shape, autocast):
         torch.manual_seed(1)
-        self.shape, self.model = shape, Gpt(shape)
+        self.shape, self.model, self.autocast = shape, Gpt(shape), autocast
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True
         )
@@ -79,7 +79,9 @@ class Eager:
         size = (self.shape["batch"], self.shape["context"])
         tokens, targets = (torch.randint(self.shape["vocab"], size) for _ in range(2))
         self.optimizer.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(self.model(tokens).flatten(0, 1), targets.flatten())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
+            logits = self.model(tokens)
+        loss = functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
@@ -92,11 +94,11 @@ class Eager:
         return [1000 / steps * spent for spent in (time.perf_counter() - wall, time.process_time() - cpu)]
 
 
-def serve_eager(shape, threads):
+def serve_eager(shape, threads, autocast):
     """Reads a number of steps per line and answers as step_bench does."""
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    side = Eager(shape)
+    side = Eager(shape, autocast)
     for line in sys.stdin:
         print(*side.run(int(line)), flush=True)
 
@@ -106,8 +108,9 @@ class Variant:
         environment = dict(os.environ, OMP_NUM_THREADS=str(options.threads))
         if name != "eager":
             environment["GLIBC_TUNABLES"] = WORKER_TUNABLES  # as launch/run_processes.cpp starts a worker
-        if name in ("eager", "tuned"):
-            command = [sys.executable, __file__, "--serve", "--shape", options.shape, "--threads", str(options.threads), ""]
+        if name in ("eager", "tuned", "autocast"):
+            serve = ["--serve", name, "--shape", options.shape, "--threads", str(options.threads)]
+            command = [sys.executable, __file__, *serve, options.program]
         else:
             shape, (block, _, slices) = SHAPES[options.shape], name.partition("/")
             sizes = [str(shape[k]) for k in ("vocab", "width", "heads", "layers", "context", "batch")]
@@ -152,16 +155,16 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("--shape", choices=SHAPES, default="small")
-    parser.add_argument("--variants", default="eager,tuned,plain,fast,fast/4,fast/0")
+    parser.add_argument("--variants", default="eager,tuned,autocast,plain,fast,fast/4,fast/0,bf16,bf16/4,bf16/0")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", type=float)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     shape = SHAPES[options.shape]
     if options.serve:
-        serve_eager(shape, options.threads)
+        serve_eager(shape, options.threads, options.serve == "autocast")
         return
     variants = {name: Variant(name, options) for name in options.variants.split(",")}
     for round_number in range(-1, options.rounds):  # the first warms up
@@ -169,7 +172,7 @@ def main():
             measured = variant.run(options.steps)
             if round_number >= 0:
                 variant.times.append(measured)
-    print(f"{options.shape}: {shape}, {options.threads} thread(s), fp32")
+    print(f"{options.shape}: {shape}, {options.threads} thread(s)")
     report(variants, shape["batch"] * shape["context"])
     if options.check is not None:
         reached = statistics.median(ratios(variants["tuned"], variants["fast"], 0))

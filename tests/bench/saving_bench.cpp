@@ -1,14 +1,17 @@
 // How much of a cut's saving arrives as time: backward passes of the sliced layers (the plain products, and
 // the fast block as a whole) and whole steps, uncut and in 2, 4 and 8 slices, in turn within one run. Prints
 // the share of the time that is saved, the share of the operations that the formula saves of the same
-// stretch, and how much of it arrived: medians over the rounds. Arguments: rounds, threads.
+// stretch, and how much of it arrived: medians over the rounds. Arguments: rounds, threads (one: processor
+// time, more: the wall's).
 #include <ATen/Functions.h>
 #include <ATen/Parallel.h>
+#include <ATen/TensorOperators.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <functional>
 
 #include "coordinator/cost.h"
@@ -68,10 +71,16 @@ struct Model {
   }
 };
 
+/// With one thread, processor time, which others on the machine disturb less; with more, time on the wall.
+double now() {
+  if (at::get_num_threads() == 1) return static_cast<double>(std::clock()) / CLOCKS_PER_SEC;
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
+  const double start = now();
   work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return now() - start;
 }
 
 // ---- what is timed: each gives the seconds of one run of a slot with these rows ----
@@ -158,14 +167,14 @@ void measure(const char* what, const std::string& cut, Model& model, int rounds,
   for (const std::int64_t n : slices) owned.push_back(model.owned(cut, n));
   std::vector<std::vector<double>> seconds(slices.size()), saved(slices.size());
   for (int round = -1; round < rounds; ++round) {  // the first warms up
-    std::vector<double> now;
+    std::vector<double> times;
     for (std::size_t i = 0; i < slices.size(); ++i) {
       model.params.set_trainable(owned[i]);
-      now.push_back(std::min(run(static_cast<int>(i)), run(static_cast<int>(i))));
+      times.push_back(std::min(run(static_cast<int>(i)), run(static_cast<int>(i))));
     }
     for (std::size_t i = 0; i < slices.size() && round >= 0; ++i) {
-      seconds[i].push_back(now[i]);
-      saved[i].push_back(1 - now[i] / now[0]);
+      seconds[i].push_back(times[i]);
+      saved[i].push_back(1 - times[i] / times[0]);
     }
   }
   for (std::size_t i = 1; i < slices.size(); ++i) {

@@ -1,7 +1,7 @@
 // The C++ half of tests/bench/compare_eager.py: one slot, stepped on demand. Takes the model's shape on the
-// command line, the block (fast or plain) and the number of slices of which the slot owns one (cut mlp+heads;
-// 1: it owns everything, 0: nothing of what is cut). Then reads a number of steps per line and answers with
-// "milliseconds-per-step CPU-milliseconds-per-step loss".
+// command line, the block (fast, plain, or bf16: fast in that precision) and the number of slices of which
+// the slot owns one (cut mlp+heads; 1: it owns everything, 0: nothing of what is cut). Then reads a number of
+// steps per line and answers with "milliseconds-per-step CPU-milliseconds-per-step loss".
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -54,7 +54,7 @@ struct Constant final : Schedule {
   double factor(std::int64_t) const override { return 1; }
 };
 
-/// Sets the named integers of a family's settings, its block, and biases.
+/// Sets the named integers of a family's settings, its block and precision, and biases.
 struct SetModel final : FieldVisitor {
   std::map<std::string, std::int64_t> values;
   std::string block;
@@ -66,7 +66,8 @@ struct SetModel final : FieldVisitor {
   }
   void field(const FieldInfo&, double&) override {}
   void field(const FieldInfo& info, std::string& value) override {
-    if (info.name == "block") value = block;
+    if (info.name == "block") value = block == "bf16" ? "fast" : block;
+    if (info.name == "precision") value = block == "bf16" ? "bf16" : "fp32";
   }
   void field(const FieldInfo&, std::vector<double>&) override {}
   void field(const FieldInfo&, std::vector<std::string>&) override {}

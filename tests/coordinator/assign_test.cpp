@@ -292,7 +292,9 @@ void expect_tiling(const Model& model, const std::vector<ParamSpec>& specs, cons
       in_cycle.resize(spec.rows());
       for (std::int64_t row = 0; row < spec.rows(); ++row) {
         ASSERT_EQ(slices_of[spec.name][row], spec.role == Role::weight) << spec.name << " row " << row;
-        if (!plan.may_rest) ASSERT_EQ(owners_of[spec.name][row] > 0, spec.role == Role::weight);
+        const bool has_owner = owners_of[spec.name][row] > 0;
+        ASSERT_EQ(has_owner || plan.may_rest, spec.role == Role::weight || plan.may_rest);
+        ASSERT_TRUE(!has_owner || spec.role == Role::weight);
         with_owner += owners_of[spec.name][row] > 0;
         in_cycle[row] += owners_of[spec.name][row];
       }

@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "models/layers/fast_products.h"
 #include "optim/grad_clip.h"
 #include "tests/models/count_products.h"
 #include "tests/models/fixtures.h"
@@ -32,6 +33,9 @@ std::vector<Case> cases() {
       all.push_back({"gpt", Json::parse(settings)});
       all.back().settings["block"] = block;
     }
+    if (!why_not(Precision::bf16).empty()) continue;
+    all.push_back({"gpt", Json::parse(settings)});
+    all.back().settings["precision"] = "bf16";
   }
   all.push_back({"gpt", Json::parse(R"({"width": 24, "layers": 1, "heads": 4, "kv_heads": 2, "context": 12,
                 "positions": "rotary", "activation": "swiglu", "bias": true, "adapter_rank": 3, "adapter_alpha": 6,

@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "base/random.h"
+#include "models/layers/fast_products.h"
 #include "tests/models/count_products.h"
 #include "tests/models/fixtures.h"
 
@@ -26,9 +27,11 @@ const std::vector<const char*> settings_grid = {
                                                                                        // pass
 };
 
-Trainee make(const char* settings, const char* block, at::ScalarType type = at::kFloat) {
+Trainee make(const char* settings, const char* block, at::ScalarType type = at::kFloat,
+             const char* precision = "fp32") {
   Json json = Json::parse(settings);
   json["block"] = block;
+  json["precision"] = precision;
   json["layers"] = 2;
   json["context"] = 300;
   Trainee model(make_plugin<Family>("gpt", json, {.vocab = 37}), 5, type);
@@ -101,7 +104,9 @@ TEST(FastBlock, SlicedGradientsAreTheBitsOfTheFullOnes) {
   for (std::uint64_t seed = 0; seed < 40; ++seed) {
     const char* settings = settings_grid[seed % settings_grid.size()];
     SCOPED_TRACE(std::string(settings) + " seed " + std::to_string(seed));
-    Trainee whole = make(settings, "fast"), sliced = make(settings, "fast");
+    const char* precision = seed % 2 == 1 && why_not(Precision::bf16).empty() ? "bf16" : "fp32";
+    Trainee whole = make(settings, "fast", at::kFloat, precision),
+            sliced = make(settings, "fast", at::kFloat, precision);
     const NamedTensors batch = batch_of(3, 19);
     whole.params.set_all_trainable();
     sliced.params.set_trainable(random_rows(*sliced.family, seed));
@@ -206,6 +211,30 @@ TEST(FastBlock, GraphsLiveSideBySideAndCanBeRunTwice) {
   model.params.clear_gradients();
   first.backward();
   EXPECT_TRUE(same_bits(model.params["blocks.0.mlp.gate"].leaves[0].value.grad(), of_a));
+}
+
+/// 8 bits of mantissa: operands are off by up to 2^-9, and a step has a dozen products one after another.
+TEST(FastBlock, Bf16StaysWithinItsBoundOfFp32) {
+  if (!why_not(Precision::bf16).empty()) GTEST_SKIP() << why_not(Precision::bf16);
+  for (const char* settings : settings_grid) {
+    for (const std::int64_t length : {1, 17, 128}) {
+      SCOPED_TRACE(std::string(settings) + " length " + std::to_string(length));
+      Trainee half = make(settings, "fast", at::kFloat, "bf16"), full = make(settings, "fast");
+      const NamedTensors batch = batch_of(4, length);
+      half.params.set_all_trainable();
+      full.params.set_all_trainable();
+      const double loss = full.backward(batch);
+      EXPECT_NEAR(half.backward(batch), loss, 5e-3 * loss);
+      double apart = 0, size = 0;
+      for (const auto& [name, parameter] : half.params.all()) {
+        const at::Tensor &a = parameter.leaves[0].value.grad(), &b = full.params[name].leaves[0].value.grad();
+        apart += (a - b).square().sum().item<double>();
+        size += b.square().sum().item<double>();
+      }
+      EXPECT_LT(std::sqrt(apart / size), 2e-2) << "relative distance of the whole gradient";
+      EXPECT_GT(std::sqrt(apart / size), 1e-4) << "nothing was rounded";
+    }
+  }
 }
 
 TEST(FastBlockDeathTest, SecondDerivativesAreRefusedWithTheWayOut) {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -36,40 +37,57 @@ TEST(Kernels, LevelsAreThoseOfTheProcessor) {
   EXPECT_EQ(&kernels(), all_kernels()[0]);
 }
 
-TEST(Kernels, ProductsOfAnyShapeEqualPlainLoops) {
+/// To the nearest bf16, ties to even.
+float rounded(float x) {
+  auto bits = std::bit_cast<std::uint32_t>(x);
+  bits += 0x7fff + (bits >> 16 & 1);
+  return std::bit_cast<float>(bits & 0xffff0000);
+}
+
+void check_products(const ProductKernels& products, float (*round)(float)) {
   std::uint64_t seed = 0;
-  for (const Kernels* level : all_kernels()) {
-    for (const std::int64_t m : {1, 5, 6, 13, 14, 29}) {
-      for (const std::int64_t n : {1, 3, 8, 16, 17, 32, 50}) {
-        for (const std::int64_t k : {1, 7, 64, 300}) {
-          const bool left_turned = seed & 1, right_turned = seed & 2, more = seed & 4;
-          SCOPED_TRACE(std::string(level->level) + " seed " + std::to_string(++seed));
-          const auto a = random_floats(m * k, seed), b = random_floats(k * n, seed + 1),
-                     bias = random_floats(n, seed), addend = random_floats(m * n, seed + 2);
-          std::vector<float> packed(static_cast<std::size_t>(k * (n + level->panel))),
-              c(static_cast<std::size_t>(m * (n + 3)), 7);
-          level->pack({b.data(), right_turned ? k : n, right_turned}, k, n, packed.data());
-          level->multiply({a.data(), left_turned ? m : k, left_turned}, {packed.data(), k, n}, 0, m,
+  for (const std::int64_t m : {1, 5, 6, 13, 14, 29}) {
+    for (const std::int64_t n : {1, 3, 8, 16, 17, 32, 50}) {
+      for (const std::int64_t k : {1, 7, 64, 300, 601}) {
+        const bool left_turned = seed & 1, right_turned = seed & 2, more = seed & 4;
+        SCOPED_TRACE("seed " + std::to_string(++seed));
+        const auto a = random_floats(m * k, seed), b = random_floats(k * n, seed + 1),
+                   bias = random_floats(n, seed), addend = random_floats(m * n, seed + 2);
+        std::vector<float> packed(static_cast<std::size_t>((k + 1) * (n + products.panel)));
+        std::vector<float> c(static_cast<std::size_t>(m * (n + 3)), 7);
+        products.pack({b.data(), right_turned ? k : n, right_turned}, k, n, packed.data());
+        products.multiply({a.data(), left_turned ? m : k, left_turned}, {packed.data(), k, n}, 0, m,
                           {c.data(), n + 3, more ? addend.data() : nullptr, n, more ? bias.data() : nullptr});
-          double worst = 0;
-          for (std::int64_t i = 0; i < m; ++i) {
-            for (std::int64_t j = 0; j < n + 3; ++j) {
-              double sum = 7;  // columns beyond the product are not touched
-              if (j < n) {
-                sum = more ? static_cast<double>(addend[i * n + j]) + bias[j] : 0;
-                for (std::int64_t l = 0; l < k; ++l) {
-                  sum += static_cast<double>(left_turned ? a[l * m + i] : a[i * k + l]) *
-                         (right_turned ? b[j * k + l] : b[l * n + j]);
-                }
+        double worst = 0;
+        for (std::int64_t i = 0; i < m; ++i) {
+          for (std::int64_t j = 0; j < n + 3; ++j) {
+            double sum = 7;  // columns beyond the product are not touched
+            if (j < n) {
+              sum = more ? static_cast<double>(addend[i * n + j]) + bias[j] : 0;
+              for (std::int64_t l = 0; l < k; ++l) {
+                sum += static_cast<double>(round(left_turned ? a[l * m + i] : a[i * k + l])) *
+                       round(right_turned ? b[j * k + l] : b[l * n + j]);
               }
-              worst = std::max(worst, std::abs(sum - c[i * (n + 3) + j]) / std::sqrt(static_cast<double>(k)));
             }
+            worst = std::max(worst, std::abs(sum - c[i * (n + 3) + j]) / std::sqrt(static_cast<double>(k)));
           }
-          EXPECT_LT(worst, 1e-5) << m << " x " << k << " x " << n;
         }
+        EXPECT_LT(worst, 1e-5) << m << " x " << k << " x " << n;
       }
     }
   }
+}
+
+TEST(Kernels, ProductsOfAnyShapeEqualPlainLoops) {
+  for (const Kernels* level : all_kernels()) {
+    SCOPED_TRACE(level->level);
+    check_products(level->products, [](float x) { return x; });
+  }
+}
+
+TEST(Kernels, Bf16ProductsEqualPlainLoopsOverRoundedOperands) {
+  if (bf16_products() == nullptr) GTEST_SKIP() << "no AVX512-BF16 here";
+  check_products(*bf16_products(), rounded);
 }
 
 TEST(Kernels, ActivationsEqualTheirFormulas) {

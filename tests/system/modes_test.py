@@ -78,8 +78,14 @@ class Recovery(RunTest):
         self.assertEqual(self.hashes(run), reference)
 
     def test_owners_that_rotate_survive_killed_workers_and_a_resume(self):
+        self.rotated("reset")
+
+    def test_moments_that_are_handed_over_survive_them_too(self):
+        self.rotated("hand_over")
+
+    def rotated(self, state):
         rotation = ["--set", "partial.rotate_every=1", "--set", "partial.slices=4", "--set", "partial.replicas=2",
-                    "--set", "schedule.horizon=120"]
+                    "--set", "schedule.horizon=120", "--set", "partial.rotate_state=" + state]
         reference = self.reference(*self.rounds, *rotation)
         run = self.path("run")
         train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", "15", *rotation)

@@ -5,45 +5,12 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "base/random.h"
-#include "coordinator/planner.h"
-#include "tests/models/fixtures.h"
-#include "worker/numerics.h"
-#include "worker/torch_bridge.h"
-#include "worker/trainer.h"
+#include "tests/worker/step_fixture.h"
 
 namespace tessera {
 namespace {
 
 constexpr std::int64_t vocab = 17, context_length = 6;
-
-/// Tokens drawn by (slot, position): every slot has its own stream.
-class KeyedTokens final : public DataSource {
- public:
-  Status open() override { return {}; }
-  std::string unit() const override { return "tokens"; }
-  std::int64_t vocab() const override { return tessera::vocab; }
-  std::uint64_t samples() const override { return 1000; }
-  Digest digest() const override { return {}; }
-  Batch train(SlotId slot, std::uint64_t first, std::uint64_t count) const override {
-    Batch batch;
-    for (const char* name : {"tokens", "targets"}) {
-      HostTensor tensor = HostTensor::empty(DType::i64, {static_cast<std::int64_t>(count), context_length});
-      KeyedRandom random(
-          key_of({static_cast<std::uint64_t>(slot.value), first, static_cast<std::uint64_t>(name[1])}));
-      for (auto& token : tensor.as<std::int64_t>())
-        token = static_cast<std::int64_t>(random.below(tessera::vocab));
-      batch.tensors.emplace(name, tensor);
-    }
-    batch.units = static_cast<double>(count) * context_length;
-    return batch;
-  }
-  std::optional<Batch> held_out(std::uint64_t, std::uint64_t) const override { return std::nullopt; }
-};
-
-struct Constant final : Schedule {
-  double factor(std::int64_t) const override { return 1; }
-};
 
 /// A model with a replica, four slots that own half of every MLP each, and a trainer.
 class Slots : public ::testing::Test {
@@ -84,8 +51,8 @@ class Slots : public ::testing::Test {
       {.vocab = vocab});
   std::unique_ptr<Objective> objective_ =
       testing::make_plugin<Objective>("cross_entropy", testing::Json::object());
-  Constant schedule_;
-  KeyedTokens data_;
+  testing::ConstantRate schedule_;
+  testing::KeyedTokens data_{vocab, context_length};
   Replica replica_;
   Trainer trainer_;
   TensorMap start_;
@@ -278,6 +245,34 @@ TEST_F(Slots, RowsThatComeStartLikeTheFirstStepAndRowsThatStayKeepTheirMoments) 
     }
   }
   EXPECT_GT(furthest_old, 1e-3) << "rows that stayed are past their first step";
+}
+
+TEST_F(Slots, HandedMomentsGoOnAsIfTheRowsHadAlwaysBeenThere) {
+  const RowSet shared = plan_.owned_by(0);
+  SlotRun giver = make_run(0), taker = make_run(0);
+  giver.owned = with_units(shared, {0, 12});
+  taker.owned = with_units(shared, {0, 6});
+  for (SlotRun* run : {&giver, &taker}) {
+    replica_.adopt(*run, start_);
+    for (int step = 0; step < 3; ++step) ASSERT_TRUE(trainer_.step(*run).ok());
+  }
+  RowSet moving;
+  for (const char* param : {"blocks.0.mlp.up", "blocks.0.mlp.up_bias", "blocks.0.mlp.down"})
+    moving[param] = {{0, 12}};
+  const TensorMap handed = giver.moments_of(moving, family_->specs());
+  ASSERT_EQ(handed.size(), 6u);
+  const auto own = moments_by_row(taker, "blocks.0.mlp.up"), given = moments_by_row(giver, "blocks.0.mlp.up");
+  replica_.rest(taker);
+  taker.own(with_units(shared, {4, 12}), taker.step, family_->specs(), handed);
+  EXPECT_TRUE(taker.since.empty()) << "their count goes on";
+  const auto now = moments_by_row(taker, "blocks.0.mlp.up");
+  ASSERT_EQ(now.size(), 2u * 8);
+  for (const auto& [row, values] : now)
+    EXPECT_EQ(values, std::stoi(row) < 6 ? own.at(row) : given.at(row)) << row;
+  replica_.adopt(taker, start_);
+  ASSERT_TRUE(trainer_.step(taker).ok());
+  EXPECT_EQ(taker.inner->state().count("blocks.0.mlp.up[4:12]/exp_avg"), 1u);
+  EXPECT_EQ(taker.inner->state().size(), giver.inner->state().size()) << "no piece beside the joined one";
 }
 
 TEST_F(Slots, ASlotWhoseRowsChangedContinuesBitForBit) {

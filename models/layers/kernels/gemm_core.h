@@ -91,6 +91,47 @@ void multiply_rows(const float* a, std::int64_t stride, Pass pass, std::int64_t 
   }
 }
 
+/// Calls run<rows>() for the rows that are left after whole tiles; 0: not at all.
+template <class Run>
+inline void with_rows(std::int64_t rows, Run run) {
+  switch (rows) {
+    case 0:
+      return;
+    case 1:
+      return run.template operator()<1>();
+    case 2:
+      return run.template operator()<2>();
+    case 3:
+      return run.template operator()<3>();
+    case 4:
+      return run.template operator()<4>();
+    case 5:
+      return run.template operator()<5>();
+    default:
+      break;
+  }
+  if constexpr (tile_rows > 6) {
+    switch (rows) {
+      case 6:
+        return run.template operator()<6>();
+      case 7:
+        return run.template operator()<7>();
+      case 8:
+        return run.template operator()<8>();
+      case 9:
+        return run.template operator()<9>();
+      case 10:
+        return run.template operator()<10>();
+      case 11:
+        return run.template operator()<11>();
+      case 12:
+        return run.template operator()<12>();
+      default:
+        return run.template operator()<13>();
+    }
+  }
+}
+
 /// One pass over rows [begin, end): a points at its first inner step of row 0.
 template <bool transposed>
 void multiply_pass(const float* a, std::int64_t stride, Pass pass, std::int64_t begin, std::int64_t end,
@@ -100,45 +141,9 @@ void multiply_pass(const float* a, std::int64_t stride, Pass pass, std::int64_t 
   for (; row + tile_rows <= end; row += tile_rows) {
     multiply_rows<tile_rows, transposed>(a + row * step, stride, pass, row, columns, target);
   }
-  const auto last = [&]<int rows>() {
+  with_rows(end - row, [&]<int rows>() {
     multiply_rows<rows, transposed>(a + row * step, stride, pass, row, columns, target);
-  };
-  switch (end - row) {
-    case 0:
-      return;
-    case 1:
-      return last.template operator()<1>();
-    case 2:
-      return last.template operator()<2>();
-    case 3:
-      return last.template operator()<3>();
-    case 4:
-      return last.template operator()<4>();
-    case 5:
-      return last.template operator()<5>();
-    default:
-      break;
-  }
-  if constexpr (tile_rows > 6) {
-    switch (end - row) {
-      case 6:
-        return last.template operator()<6>();
-      case 7:
-        return last.template operator()<7>();
-      case 8:
-        return last.template operator()<8>();
-      case 9:
-        return last.template operator()<9>();
-      case 10:
-        return last.template operator()<10>();
-      case 11:
-        return last.template operator()<11>();
-      case 12:
-        return last.template operator()<12>();
-      default:
-        return last.template operator()<13>();
-    }
-  }
+  });
 }
 
 /// Trades rows and columns of a square of `lanes` vectors.

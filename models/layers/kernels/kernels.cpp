@@ -7,6 +7,7 @@ namespace tessera {
 extern const Kernels kernels_baseline;
 #if defined(__x86_64__)
 extern const Kernels kernels_avx2, kernels_avx512;
+extern const ProductKernels products_avx512_bf16;
 #endif
 
 std::vector<const Kernels*> all_kernels() {
@@ -17,6 +18,13 @@ std::vector<const Kernels*> all_kernels() {
 #endif
   usable.push_back(&kernels_baseline);
   return usable;
+}
+
+const ProductKernels* bf16_products() {
+#if defined(__x86_64__)
+  if (simd_level() == SimdLevel::avx512 && __builtin_cpu_supports("avx512bf16")) return &products_avx512_bf16;
+#endif
+  return nullptr;
 }
 
 const Kernels& kernels() {

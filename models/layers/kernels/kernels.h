@@ -56,12 +56,17 @@ struct AttentionBackward {
   float* dqkv = nullptr;  ///< like qkv; overwritten
 };
 
-struct Kernels {
-  const char* level;   ///< "avx512", "avx2", "baseline"
+/// Products, whose right operand is packed by the same table.
+struct ProductKernels {
   std::int64_t panel;  ///< packed columns are rounded up to this
   void (*pack)(MatrixView b, std::int64_t inner, std::int64_t columns, float* out);
   /// Rows [begin, end) of target = a b + addend + bias.
   void (*multiply)(MatrixView a, Packed b, std::int64_t begin, std::int64_t end, Target target);
+};
+
+struct Kernels {
+  const char* level;  ///< "avx512", "avx2", "baseline"
+  ProductKernels products;
   void (*norm_forward)(const NormForward& norm, std::int64_t begin, std::int64_t end);
   void (*norm_backward)(const NormBackward& norm, std::int64_t begin, std::int64_t end);
   /// z [count] -> hidden = gelu(z); z becomes gelu'(z).
@@ -84,6 +89,10 @@ struct Kernels {
 };
 
 std::int64_t attention_scratch(const AttentionShape& shape);
+
+/// Products with operands rounded to bf16 and sums in fp32; null where the processor has no instructions for
+/// them.
+const ProductKernels* bf16_products();
 
 /// The best level that the processor and this build have.
 const Kernels& kernels();

@@ -19,9 +19,7 @@ void multiply_whole(MatrixView a, Packed b, std::int64_t begin, std::int64_t end
 extern const Kernels TESSERA_TABLE(TESSERA_SIMD);
 const Kernels TESSERA_TABLE(TESSERA_SIMD) = {
     .level = TESSERA_NAME(TESSERA_SIMD),
-    .panel = panel,
-    .pack = pack,
-    .multiply = multiply_whole,
+    .products = {.panel = panel, .pack = pack, .multiply = multiply_whole},
     .norm_forward = norm_forward,
     .norm_backward = norm_backward,
     .gelu = gelu,
