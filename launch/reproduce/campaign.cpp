@@ -61,6 +61,7 @@ std::optional<std::string> Campaign::prepare(UnitRunner& runner, const std::stri
 void Campaign::fail_unit(const std::string& unit, const std::string& why, CampaignEnd& totals,
                          const Say& say) {
   known_.failures[unit] = why;
+  told_.insert(unit);
   ++totals.failed;
   say(unit + " FAILED: " + why);
 }
@@ -99,10 +100,10 @@ void Campaign::start_more(UnitRunner& runner, CampaignEnd& totals, const Say& sa
 }
 
 /// Units of an arm nearly always fail for one reason: each reason is told once.
-void Campaign::tell_what_cannot_run(CampaignEnd& totals, const Say& say) const {
+void Campaign::tell_what_cannot_run(CampaignEnd& totals, const Say& say) {
   std::map<std::string, std::vector<std::string>> reasons;
   for (const UnitStatus& status : look()) {
-    if (!glob_matches(options_.only, status.unit.name)) continue;
+    if (!glob_matches(options_.only, status.unit.name) || told_.count(status.unit.name) > 0) continue;
     if (status.state == UnitState::failed) {
       reasons["cannot run: " + status.why].push_back(status.unit.name);
       ++totals.failed;
@@ -111,6 +112,7 @@ void Campaign::tell_what_cannot_run(CampaignEnd& totals, const Say& say) const {
     }
   }
   for (const auto& [why, units] : reasons) {
+    told_.insert(units.begin(), units.end());
     const std::string more = units.size() > 1 ? " and " + std::to_string(units.size() - 1) + " more" : "";
     say(units.front() + more + ": " + why);
   }
@@ -130,6 +132,8 @@ CampaignEnd Campaign::run(UnitRunner& runner, const std::function<bool()>& stop,
   if (totals.interrupted) {
     runner.stop();
     running_.clear();
+  } else {
+    tell_what_cannot_run(totals, say);  // what waited for units that failed
   }
   return totals;
 }

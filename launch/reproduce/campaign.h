@@ -2,6 +2,7 @@
 // happens.
 #pragma once
 #include <functional>
+#include <set>
 #include <string>
 
 #include "launch/reproduce/runner.h"
@@ -42,7 +43,7 @@ class Campaign {
   std::optional<std::string> prepare(UnitRunner& runner, const std::string& corpus);
   void take(const UnitEnd& end, CampaignEnd& totals, const Say& say);
   void start_more(UnitRunner& runner, CampaignEnd& totals, const Say& say);
-  void tell_what_cannot_run(CampaignEnd& totals, const Say& say) const;
+  void tell_what_cannot_run(CampaignEnd& totals, const Say& say);
   std::string position() const;
   void fail_unit(const std::string& unit, const std::string& why, CampaignEnd& totals, const Say& say);
 
@@ -53,6 +54,7 @@ class Campaign {
   KnownResults known_;
   std::map<std::string, std::string> prepared_;  // corpus -> "" or the reason why it is not there
   std::map<std::string, UnitJob> running_;
+  std::set<std::string> told_;  // units of which it was said that they fail or are stale
 };
 
 }  // namespace tessera

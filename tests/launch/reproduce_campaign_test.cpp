@@ -151,7 +151,8 @@ TEST_F(CampaignTest, AFailedPointLeavesTheOthersToChooseFrom) {
   FakeRunner retry(bowl);
   run(retry);
   EXPECT_THAT(retry.started, ElementsAre("diloco-s-text-tune-mid")) << "a failure is tried again next time";
-  EXPECT_THAT(said_.back(), HasSubstr("diloco-s-text-tune-mid"));
+  EXPECT_THAT(said_, Contains(HasSubstr("diloco-s-text-tune-mid")));
+  EXPECT_THAT(said_.back(), HasSubstr("outer.lr: 0.2 -> 0.5")) << "the seeds that ran with another point";
   Campaign now = campaign();
   EXPECT_EQ(states(now).at("cut-s-text-seed1"), UnitState::stale)
       << "the point that it used is not the best now";
@@ -164,7 +165,10 @@ TEST_F(CampaignTest, WithoutAnyPointTheArmFailsAndSaysSo) {
   });
   Campaign campaign = this->campaign();
   const CampaignEnd end = campaign.run(
-      runner, [] { return false; }, [](const std::string&) {});
+      runner, [] { return false; }, [this](const std::string& line) { said_.push_back(line); });
+  EXPECT_EQ(end.failed, 3 + 3 + 3) << "the points, and the seeds of DiLoCo and of the cut";
+  EXPECT_THAT(said_.back(),
+              HasSubstr("diloco-s-text-seed1 and 5 more: cannot run: no point of the grid of diloco"));
   EXPECT_EQ(end.ran, 2 + 3) << "the inner rate and data parallel";
   for (const UnitStatus& status : campaign.look()) {
     if (status.unit.name != "cut-s-text-seed1") continue;
