@@ -8,6 +8,7 @@
 
 #include <set>
 
+#include "base/cost_model.h"
 #include "tests/models/count_products.h"
 #include "tests/models/fixtures.h"
 
@@ -153,7 +154,7 @@ TEST(Adapter, FrozenMatricesCostNoWeightGradientAndTheirAdaptersOnlyTheRank) {
     if (name.find("_adapter_") != std::string::npos) change += 2 * parameter.full.numel();
   }
   EXPECT_EQ(multiplications(model) - multiplications(plain), change * batch.at("targets").numel());
-  EXPECT_EQ(model.family->cost().matmul_params - plain.family->cost().matmul_params,
+  EXPECT_EQ(matmul_params(model.family->specs()) - matmul_params(plain.family->specs()),
             2 * 3 * 3 * (24 + 64));  // layers x matrices x rank x (width + units)
 }
 

@@ -308,21 +308,6 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
   forget_unused();
 }
 
-/// Whether the slot has to be given its own values of what is cut with this head. At version 0 nobody has any
-/// that differ.
-bool WorkerMachine::lacks_fast(const Slot& slot, const FragmentHead& head) const {
-  const bool gets_them = (plan_ && plan_->fast_for_all) || !slot.has_fast.contains(head.fragment);
-  return head.fast && head.version.value > 0 && gets_them;
-}
-
-void WorkerMachine::want_fast_values() {
-  for (const auto& [fragment, known] : heads_) {
-    for (const auto& [id, slot] : slots_) {
-      if (lacks_fast(slot, known.head)) want(*known.head.fast);
-    }
-  }
-}
-
 void WorkerMachine::want(const BlobRef& blob) {
   if (forget_later_.erase(blob.digest) > 0) fetched_.insert(blob.digest);
   if (fetched_.contains(blob.digest)) return;

@@ -91,6 +91,21 @@ bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
   return true;
 }
 
+/// Whether the slot has to be given its own values of what is cut with this head. At version 0 nobody has any
+/// that differ.
+bool WorkerMachine::lacks_fast(const Slot& slot, const FragmentHead& head) const {
+  const bool gets_them = (plan_ && plan_->fast_for_all) || !slot.has_fast.contains(head.fragment);
+  return head.fast && head.version.value > 0 && gets_them;
+}
+
+void WorkerMachine::want_fast_values() {
+  for (const auto& [fragment, known] : heads_) {
+    for (const auto& [id, slot] : slots_) {
+      if (lacks_fast(slot, known.head)) want(*known.head.fast);
+    }
+  }
+}
+
 /// Whether everything of a fragment's newest version that the slot needs has been fetched.
 bool WorkerMachine::can_adopt(const Slot& slot, FragmentId fragment) const {
   auto known = heads_.find(fragment);
