@@ -177,7 +177,7 @@ class @Name@ final : public Family {
     return {{.name = "mlp", .kind = "mlp", .unit = "units", .units = s_.hidden, .members = {{.param = "mlp.up"}, {.param = "mlp.down"}}}};
   }
   CostModel cost() const override {
-    return {.context = s_.context, .outputs = static_cast<double>(vocab_)};
+    return {.context = s_.context, .outputs = static_cast<double>(vocab_), .stages = {}};
   }
   void initialize(ParamStore& params, std::uint64_t seed) const override {
     for (auto& [name, parameter] : params.all()) fill_normal(parameter, name == "embed.tokens" ? 1.0 : 0.1, seed);

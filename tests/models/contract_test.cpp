@@ -111,6 +111,10 @@ std::unique_ptr<InnerOptimizer> adamw() {
   return make_plugin<InnerOptimizer>("adamw", {{"weight_decay", 0.1}});
 }
 
+std::unique_ptr<InnerOptimizer> momentum_sgd() {
+  return make_plugin<InnerOptimizer>("sgd", {{"momentum", 0.9}, {"weight_decay", 0.1}});
+}
+
 TEST(FamilyContract, FilesAndRegisteredNamesAreTheSame) {
   const std::vector<std::string> stems(std::begin(plugins::families), std::end(plugins::families));
   EXPECT_EQ(stems, Registry<Family>::builtin().names());
@@ -214,7 +218,8 @@ TEST(FamilyContract, SlicedRunEqualsFrozenMaskRun) {
     const RowSet owned = owned_rows(*sliced.family, kind);
     sliced.params.set_trainable(owned);
     masked.params.set_all_trainable();
-    const auto sliced_optimizer = adamw(), masked_optimizer = adamw();
+    // Not Adam: it would blow up the rounding of gradients that are zero by nature (the bias of keys).
+    const auto sliced_optimizer = momentum_sgd(), masked_optimizer = momentum_sgd();
     for (int i = 1; i <= 4; ++i) {
       const NamedTensors batch = sliced.family->example_batch(static_cast<std::uint64_t>(i));
       step(sliced, *sliced_optimizer, batch, i);
@@ -232,7 +237,7 @@ TEST(FamilyContract, SlicedRunEqualsFrozenMaskRun) {
     }
     for (const auto& [name, parameter] : sliced.params.all()) {
       if (same_bits(parameter.full, masked.params[name].full)) continue;  // also where all are zero
-      EXPECT_LT(relative_error(parameter.full, masked.params[name].full), 1e-10) << name;
+      EXPECT_LT(relative_error(parameter.full, masked.params[name].full, 1e-6), 1e-10) << name;
     }
   });
 }

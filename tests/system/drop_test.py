@@ -11,7 +11,7 @@ import unittest
 from harness import RunTest
 
 # No outer momentum to speak of: with four steps a round, seeds would otherwise differ by whether they learn at all.
-SETTINGS = ["--rounds", "60", "--set", "model.layers=1", "--set", "outer.momentum=0.5", "--set", "eval.every=10",
+SETTINGS = ["--rounds", "60", "--set", "model.layers=1", "--set", "outer.momentum=0.5", "--set", "outer.cut_momentum=0.5", "--set", "eval.every=10",
             "--set", "eval.batches=0"]
 DROP = ["--set", "mode=drop", "--set", "sync.quorum=2", "--set", "sync.deadline=3", "--set", "workers=4",
         "--set", "checkpoint.every=1", "--set", "checkpoint.keep=100"]

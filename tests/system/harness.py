@@ -88,12 +88,12 @@ class RunTest(unittest.TestCase):
                     stream.close()
 
     def start(self, *arguments, **options):
-        process = subprocess.Popen([TESSERA, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+        process = subprocess.Popen([TESSERA, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", **options)
         self.started.append(process)
         return process
 
     def run_tessera(self, *arguments, code=0, timeout=100):
-        done = subprocess.run([TESSERA, *arguments], capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run([TESSERA, *arguments], capture_output=True, text=True, errors="replace", timeout=timeout)
         self.assertEqual(done.returncode, code, f"tessera {' '.join(arguments)}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}")
         return done
 

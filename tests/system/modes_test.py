@@ -51,7 +51,7 @@ class Modes(RunTest):
         reference = self.reference()
         run = self.path("mpi")
         done = subprocess.run(["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "5", TESSERA, "run", self.recipe, "--out", run],
-                              capture_output=True, text=True, timeout=100)
+                              capture_output=True, text=True, errors="replace", timeout=100)
         self.assertEqual(done.returncode, 0, done.stdout[-2000:] + done.stderr[-2000:] + self.logs(run))
         self.assertEqual(self.hashes(run), reference)
 

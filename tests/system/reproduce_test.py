@@ -99,13 +99,13 @@ class Reproduce(RunTest):
             out.write('mkdir -p "$1" && cp source/*.txt "$1"\n')
 
     def reproduce(self, *arguments, code=0):
-        done = subprocess.run([TESSERA, "reproduce", "tiny", *arguments], cwd=self.scratch, capture_output=True, text=True,
+        done = subprocess.run([TESSERA, "reproduce", "tiny", *arguments], cwd=self.scratch, capture_output=True, text=True, errors="replace",
                               timeout=200)
         self.assertEqual(done.returncode, code, done.stdout[-3000:] + done.stderr[-2000:])
         return done.stdout
 
     def reproduce_says_why(self, code):
-        done = subprocess.run([TESSERA, "reproduce", "tiny"], cwd=self.scratch, capture_output=True, text=True)
+        done = subprocess.run([TESSERA, "reproduce", "tiny"], cwd=self.scratch, capture_output=True, text=True, errors="replace")
         self.assertEqual(done.returncode, code, done.stdout)
         return done.stderr
 
@@ -175,11 +175,11 @@ class Reproduce(RunTest):
     def test_mistakes_are_told_before_anything_runs(self):
         with open(os.path.join(self.folder, "arms.toml"), "w") as out:
             out.write(ARMS.replace('grid = "outer"', 'grid = "outr"').replace("seeds = [1, 2]", "sedes = [1, 2]"))
-        done = subprocess.run([TESSERA, "reproduce", "tiny"], cwd=self.scratch, capture_output=True, text=True)
+        done = subprocess.run([TESSERA, "reproduce", "tiny"], cwd=self.scratch, capture_output=True, text=True, errors="replace")
         self.assertEqual(done.returncode, 2)
         for words in ("arms.diloco.grid names outr", "did you mean outer?", "no profiles.full.sedes", "did you mean seeds?"):
             self.assertIn(words, done.stderr)
-        done = subprocess.run([TESSERA, "reproduce", "nothing"], cwd=self.scratch, capture_output=True, text=True)
+        done = subprocess.run([TESSERA, "reproduce", "nothing"], cwd=self.scratch, capture_output=True, text=True, errors="replace")
         self.assertEqual(done.returncode, 2)
         self.assertIn("there is no experiment nothing", done.stderr)
 

@@ -11,7 +11,7 @@ PLAYGROUND = os.path.join(SOURCE, "launch", "slurm_playground.sh")
 
 class Slurm(RunTest):
     def playground(self, *arguments, timeout=60):
-        return subprocess.run([PLAYGROUND, *arguments], capture_output=True, text=True, timeout=timeout, env=self.environment)
+        return subprocess.run([PLAYGROUND, *arguments], capture_output=True, text=True, errors="replace", timeout=timeout, env=self.environment)
 
     def setUp(self):
         super().setUp()
