@@ -105,10 +105,15 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.data_parallel.bytes_up *= static_cast<double>(settings.steps);
   report.data_parallel.bytes_down *= static_cast<double>(settings.steps);
 
+  double cut = 0;  // parameters that are divided
+  for (const std::string& name : plan.cut_params()) {
+    for (const ParamSpec& spec : specs) cut += spec.name == name ? static_cast<double>(spec.elements()) : 0;
+  }
   double shares = 0, peaks = 0;
   for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
     report.slots.push_back(slot_cost(plan.owned_by(slot), specs, report.parameters, model, settings));
     report.slots.back().slot = slot;
+    if (settings.fetches_fast) report.slots.back().bytes_down += settings.bytes_down * cut;
     shares += report.slots.back().trainable_share;
     peaks += report.slots.back().peak;
     add(report.total, report.slots.back(), settings);
@@ -118,7 +123,8 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
   // What nobody trains is kept, but never merged.
-  report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs);
+  report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs) +
+                             (settings.keeps_fast ? kFloat * cut : 0);
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;

@@ -19,6 +19,8 @@ struct CostSettings {
   double moments_per_parameter = 2;     ///< fp32 state tensors of the inner optimizer (AdamW 2)
   bool anchor = true;                   ///< the slot keeps a start copy of what it trains
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire
+  bool keeps_fast = false;    ///< the coordinator keeps the owners' values of what is cut beside the others'
+  bool fetches_fast = false;  ///< and slots take them with every version
 };
 
 /// Memory of one slot that does not depend on the batch, in bytes, fp32. The anchor is what the slot's change
@@ -56,9 +58,9 @@ struct CostReport {
   std::vector<SlotCost> slots;     ///< ascending
   SlotCost diloco, data_parallel;  ///< one slot each, for the same H steps
   TotalCost total, total_diloco, total_data_parallel;
-  double mean_share = 1;           ///< trainable share, mean over the slots
-  double mean_peak = 0;            ///< SlotCost::peak, mean over the slots
-  double coordinator_bytes = 0;    ///< parameters 4P, outer momentum 4P, fp64 accumulator 8P
+  double mean_share = 1;         ///< trainable share, mean over the slots
+  double mean_peak = 0;          ///< SlotCost::peak, mean over the slots
+  double coordinator_bytes = 0;  ///< parameters 4P, outer momentum 4P, fp64 accumulator 8P; fast values 4P_s
   std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
 
   // Shares in [0, 1] of what a run without the cut would need.

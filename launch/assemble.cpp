@@ -148,7 +148,9 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
           .anchor = method->steps_locally(),
           .bytes_up = bytes_per_parameter(recipe.codec.up),
-          .bytes_down = bytes_per_parameter(recipe.codec.down)};
+          .bytes_down = bytes_per_parameter(recipe.codec.down),
+          .keeps_fast = recipe.partial.owner_view == "fast",
+          .fetches_fast = fast_for_all(recipe, model.plan)};
 }
 
 }  // namespace tessera

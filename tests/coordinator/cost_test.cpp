@@ -169,6 +169,19 @@ TEST(Cost, WithoutACutIsDiLoCo) {
   EXPECT_DOUBLE_EQ(report.bytes_saved_against_data_parallel(), 0.99) << "one exchange instead of H = 100";
 }
 
+TEST(Cost, FastValuesCostTheCoordinatorMemoryAndTheWireOnlyWhereTheyAreFetched) {
+  const Gpt model = gpt(64, 2, 4, 256, 32);
+  const double cut = 2 * 2 * 4 * 64 * 64;  // up and down of two blocks
+  const CostReport reset = report_of(model, "mlp", 2, 4);
+  const CostReport own = report_of(model, "mlp", 2, 4, {.keeps_fast = true});
+  const CostReport fetched = report_of(model, "mlp", 2, 4, {.keeps_fast = true, .fetches_fast = true});
+  EXPECT_EQ(own.coordinator_bytes, reset.coordinator_bytes + 4 * cut);
+  EXPECT_EQ(own.slots[0].bytes_down, reset.slots[0].bytes_down);
+  EXPECT_EQ(fetched.slots[0].bytes_down, reset.slots[0].bytes_down + 4 * cut);
+  EXPECT_EQ(fetched.slots[0].bytes_up, reset.slots[0].bytes_up);
+  EXPECT_EQ(fetched.total.bytes_down, 4 * fetched.slots[0].bytes_down);
+}
+
 TEST(Cost, NotesThatSomeSlicesHaveMoreOwners) {
   EXPECT_THAT(report_of(gpt(4, 1, 2, 10, 8), "mlp", 2, 3).notes,
               testing::ElementsAre(testing::HasSubstr("2 owners and others 1, because 3 slots")));
