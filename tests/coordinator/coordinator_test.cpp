@@ -48,15 +48,7 @@ TEST(Coordinator, DiesAfterAnyPumpAndComesBackWithTheSameHashes) {
     KeyedRandom random(seed);
     ScratchFolder folder;
     Rig rig(2, folder.path());
-    int deaths = 0;
-    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
-      rig.pump();
-      if (deaths < 8 && random.chance(0.1) && !rig.coordinator->done()) {
-        ++deaths;
-        ASSERT_TRUE(rig.open().ok());
-      }
-    }
-    ASSERT_TRUE(rig.finish());
+    ASSERT_TRUE(rig.finish_while_the_coordinator_dies(random));
     EXPECT_EQ(rig.story(), undisturbed());
   }
 }
@@ -67,14 +59,7 @@ TEST(Coordinator, WorkersDieAndTheirSlotsAreRunAgainWithTheSameHashes) {
     KeyedRandom random(seed);
     ScratchFolder folder;
     Rig rig(2, folder.path());
-    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
-      rig.pump();
-      if (i < 3000 && random.chance(0.02) && !rig.workers.empty()) {
-        rig.workers.erase(rig.workers.begin());
-        rig.add_worker();
-      }
-    }
-    ASSERT_TRUE(rig.finish());
+    ASSERT_TRUE(rig.finish_while_workers_die(random));
     EXPECT_EQ(rig.story(), undisturbed());
   }
 }

@@ -108,14 +108,7 @@ TEST_P(OwnerViewRuns, WorkersDieAndTheirSlotsGoOnFromTheFastValues) {
     KeyedRandom random(seed);
     ScratchFolder folder;
     Rig rig(2, folder.path(), GetParam());
-    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
-      rig.pump();
-      if (i < 3000 && random.chance(0.02) && !rig.workers.empty()) {
-        rig.workers.erase(rig.workers.begin());
-        rig.add_worker();
-      }
-    }
-    ASSERT_TRUE(rig.finish());
+    ASSERT_TRUE(rig.finish_while_workers_die(random));
     EXPECT_EQ(rig.story(), story);
   }
 }
@@ -127,15 +120,7 @@ TEST_P(OwnerViewRuns, TheCoordinatorDiesAndComesBackWithBothCopies) {
     KeyedRandom random(seed);
     ScratchFolder folder;
     Rig rig(2, folder.path(), GetParam());
-    int deaths = 0;
-    for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
-      rig.pump();
-      if (deaths < 8 && random.chance(0.1) && !rig.coordinator->done()) {
-        ++deaths;
-        ASSERT_TRUE(rig.open().ok());
-      }
-    }
-    ASSERT_TRUE(rig.finish());
+    ASSERT_TRUE(rig.finish_while_the_coordinator_dies(random));
     EXPECT_EQ(rig.story(), story);
   }
 }

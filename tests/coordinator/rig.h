@@ -95,6 +95,26 @@ class Rig {
     for (int i = 0; i < 20000 && !coordinator->done(); ++i) pump();
     return coordinator->done() && coordinator->finish().code == ExitCode::done;
   }
+  /// The same while workers end without a word and others take their place.
+  bool finish_while_workers_die(KeyedRandom& random) {
+    for (int i = 0; i < 3000 && !coordinator->done(); ++i) {
+      pump();
+      if (!random.chance(0.02) || workers.empty()) continue;
+      workers.erase(workers.begin());
+      add_worker();
+    }
+    return finish();
+  }
+  /// The same while the coordinator ends without a word, up to eight times, and comes back.
+  bool finish_while_the_coordinator_dies(KeyedRandom& random) {
+    for (int deaths = 0; deaths < 8 && !coordinator->done();) {
+      pump();
+      if (!random.chance(0.1) || coordinator->done()) continue;
+      ++deaths;
+      if (!open().ok()) return false;
+    }
+    return finish();
+  }
   std::vector<nlohmann::json> rows() const {
     std::vector<nlohmann::json> rows;
     std::ifstream file(folder_ / "metrics.jsonl");
