@@ -15,7 +15,8 @@ namespace {
 std::optional<std::vector<std::int32_t>> slots_in(const std::string& text) {
   std::vector<std::int32_t> slots;
   for (std::string word : split(text, ',')) {
-    std::erase(word, ' ');
+    word.erase(0, word.find_first_not_of(' '));
+    word.erase(word.find_last_not_of(' ') + 1);
     std::int32_t slot = 0;
     const auto read = std::from_chars(word.data(), word.data() + word.size(), slot);
     if (word.empty() || read.ec != std::errc() || read.ptr != word.data() + word.size()) return std::nullopt;

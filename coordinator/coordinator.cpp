@@ -346,7 +346,10 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     Digest wanted = state_.ledger.slots[k].committed_state;
     Result<Buffer> state = wanted.is_zero() ? Buffer() : slot_state({k}, wanted);
     if (!state.ok() && store_->has_checkpoint(checkpoint.version)) return {};  // made by a predecessor
-    if (!state.ok() && state_.settings.mode == Mode::drop) {
+    // Whoever is here brings its state with the next contribution; only who was left out has nothing newer.
+    const Version given = state_.ledger.slots[k].given[checkpoint.fragment.value].version;
+    const bool away = given.value + 1 < checkpoint.version.value;
+    if (!state.ok() && away && state_.settings.mode == Mode::drop) {
       log_warning("the checkpoint of version ", checkpoint.version, " has an older state of slot ", k,
                   ", which is away: ", state.error().message);
       state = older_slot_state({k}, wanted).value_or(Buffer());

@@ -22,8 +22,7 @@ double elements_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
 /// Activations, passing buffers and gradients of a step, on top of the weights and moments that are there.
 void add_step_memory(SlotCost& cost, const RowSet& rows, const CostModel& model,
                      const CostSettings& settings) {
-  cost.peak = cost.memory.weights + cost.memory.moments + cost.memory.gradients;
-  if (!model.stages) return;
+  if (!model.stages) return;  // the family does not say what it keeps
   std::vector<MemoryStage> stages = model.stages(rows, settings.sequences);
   stages.push_back(settings.objective);
   const StepMemory step = step_memory(stages);

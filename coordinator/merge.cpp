@@ -116,10 +116,22 @@ struct Mean {
   }
 };
 
-/// What the owners of a range have now: start - (start - end) gives back the end of a single owner exactly.
-void store_fast(std::span<const float> start, std::span<const double> delta, std::span<float> fast) {
+/// What the owners of a range go on with: the mean of what they brought; of a single one, its very bits
+/// (start - (start - end) is the end but for one that is 2^29 times smaller).
+void store_fast(const Update& update, const std::vector<const MergeInput*>& inputs, std::span<float> fast) {
   for (std::size_t i = 0; i < fast.size(); ++i)
-    fast[i] = static_cast<float>(static_cast<double>(start[i]) - delta[i]);
+    fast[i] = static_cast<float>(static_cast<double>(update.theta[i]) - update.delta[i]);
+  if (update.owners != 1) return;
+  for (const MergeInput* input : inputs) {
+    for_each_piece(input->pieces, *update.spec, [&](Rows rows, std::span<const float> values) {
+      const Rows both{std::max(rows.begin, update.rows.begin), std::min(rows.end, update.rows.end)};
+      if (both.count() <= 0) return;
+      std::ranges::copy(values.subspan(offset_of(*update.spec, both.begin - rows.begin),
+                                       offset_of(*update.spec, both.count())),
+                        fast.begin() + static_cast<std::ptrdiff_t>(
+                                           offset_of(*update.spec, both.begin - update.rows.begin)));
+    });
+  }
 }
 
 double norm_of(const std::vector<Update>& updates) {
@@ -316,8 +328,7 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
         update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
       }
       if (settings_.keeps_fast && update.cut) {
-        store_fast(update.theta, update.delta,
-                   floats_of(state, fast_prefix + name, spec).subspan(begin, count));
+        store_fast(update, ordered, floats_of(state, fast_prefix + name, spec).subspan(begin, count));
       }
       outcome.updated += static_cast<std::int64_t>(count);
       updates.push_back(std::move(update));

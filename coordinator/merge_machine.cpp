@@ -86,7 +86,9 @@ bool Step::is_offer_of_holder(const From& from, const Offer& offer) {
 bool Step::was_given(const From& from, const Offer& offer) {
   const SlotLedger::Given& given = s_.ledger.slot(offer.key.slot).given[offer.key.fragment.value];
   if (!s_.settings.rules.deduplicate || given.version != offer.key.version) return false;
-  if (given.digest != offer.contribution.digest && s_.settings.rules.alarm_on_other_digest) {
+  // A slot that began anew, its state lost, cannot make the same again: what was taken stands.
+  const bool fresh = s_.ledger.slot(offer.key.slot).state.is_zero();
+  if (given.digest != offer.contribution.digest && !fresh && s_.settings.rules.alarm_on_other_digest) {
     alarm(from, offer);
     return true;
   }

@@ -77,6 +77,10 @@ std::vector<std::string> PartialSettings::problems() const {
           " has nothing to rotate, because partial.cut is 'none'; set partial.cut or rotate_every = 0.");
     }
   }
+  if (owner_view == "fast" && (cut == "none" || blocks())) {
+    say("partial.owner_view = \"fast\" needs a cut that is divided among the slots; partial.cut is \"" + cut +
+        "\", partial.assign \"" + assign + "\".");
+  }
   if (owner_view == "fast" && average == "slots") {
     say("partial.average = \"slots\" does not go with partial.owner_view = \"fast\", whose fast values are "
         "means over owners.");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 
 #include "comm/codec.h"
 #include "comm/hash.h"
@@ -103,7 +104,8 @@ std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
   GradientStepSettings step{.make_optimizer = [&recipe] { return assemble_inner(recipe); },
                             .schedule = assemble_schedule(recipe),
                             .clip = clip_settings(recipe),
-                            .all_parameters = trained_elements(specs)};
+                            .all_parameters = trained_elements(specs),
+                            .cut_lr_scale = recipe.partial.inner_lr_scale};
   return make_gradient_step(std::move(step));
 }
 
@@ -131,9 +133,10 @@ MergeSettings merge_settings(const Recipe& recipe, const Plan& plan) {
 bool fast_for_all(const Recipe& recipe, const Plan& plan) {
   if (recipe.partial.owner_view != "fast") return false;
   if (recipe.partial.rotate_every > 0) return true;
+  const std::set<std::string> cut = plan.cut_params();
   return std::any_of(plan.slices.begin(), plan.slices.end(), [&](const Slice& slice) {
-    const auto owners = static_cast<std::int32_t>(slice.owners.size());
-    return owners > 1 && owners < plan.slots;
+    return slice.owners.size() > 1 && std::any_of(slice.rows.begin(), slice.rows.end(),
+                                                  [&](const auto& rows) { return cut.contains(rows.first); });
   });
 }
 

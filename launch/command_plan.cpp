@@ -194,6 +194,11 @@ void print_partition(const Planned& p) {
   }
 }
 
+/// A family may not say what it keeps from forward to backward.
+std::string peak_text(double bytes) {
+  return bytes > 0 ? format_bytes(bytes) : "-";
+}
+
 void print_slots(const CostReport& cost) {
   std::printf("\n%-6s %10s %7s %11s %11s %11s %11s %11s %11s\n", "slot", "trains", "share", "FLOPs/step",
               "static", "activations", "peak", "up/merge", "down/merge");
@@ -202,7 +207,7 @@ void print_slots(const CostReport& cost) {
                 format_count(slot.owned_parameters).c_str(), 100 * slot.trainable_share,
                 format_count(slot.step.total()).c_str(), format_bytes(slot.memory.total()).c_str(),
                 slot.activations > 0 ? format_bytes(slot.activations).c_str() : "-",
-                format_bytes(slot.peak).c_str(), format_bytes(slot.bytes_up).c_str(),
+                peak_text(slot.peak).c_str(), format_bytes(slot.bytes_up).c_str(),
                 format_bytes(slot.bytes_down).c_str());
   }
   std::printf(
@@ -233,7 +238,7 @@ void print_comparison(const Planned& p) {
   row("FLOPs", format_count, cost.total.flops, cost.total_diloco.flops, cost.total_data_parallel.flops);
   row("static memory", format_bytes, cost.total.memory, cost.total_diloco.memory,
       cost.total_data_parallel.memory);
-  row("peak, mean of slots", format_bytes, cost.mean_peak, cost.diloco.peak, cost.data_parallel.peak);
+  row("peak, mean of slots", peak_text, cost.mean_peak, cost.diloco.peak, cost.data_parallel.peak);
   row("bytes up", format_bytes, cost.total.bytes_up, cost.total_diloco.bytes_up,
       cost.total_data_parallel.bytes_up);
   row("bytes down", format_bytes, cost.total.bytes_down, cost.total_diloco.bytes_down,

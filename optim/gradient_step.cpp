@@ -34,7 +34,8 @@ class InnerGradientStep final : public GradientStep {
       Piece piece{.name = piece_name(update.spec->name, update.rows, update.spec->rows()),
                   .value = view(update.theta, shape),
                   .gradient = at::empty(shape),
-                  .decay = update.spec->decay};
+                  .decay = update.spec->decay,
+                  .lr_scale = update.cut ? s_.cut_lr_scale : 1};
       std::ranges::transform(update.delta, piece.gradient.mutable_data_ptr<float>(),
                              [](double x) { return static_cast<float>(x); });
       for (std::size_t i = 0; i < names_.size(); ++i)

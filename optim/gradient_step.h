@@ -16,6 +16,7 @@ struct GradientStepSettings {
   std::shared_ptr<const Schedule> schedule;                         ///< null: a constant rate
   ClipSettings clip;
   std::int64_t all_parameters = 0;  ///< trainable parameters of the whole model, for scaled clipping
+  double cut_lr_scale = 1;          ///< of the rate of what is cut
 };
 
 /// Steps exactly as a slot would that owns all the updated pieces: clip, then one step at the schedule's

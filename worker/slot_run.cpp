@@ -122,7 +122,7 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   if (rows == owned) return;
   const RowSet kept = common_rows(rows, owned), come = rows_without(rows, owned);
   Moments moments = moments_in(*inner, kept);
-  std::set<std::string> with_moments;
+  RowSet with_moments;  // rows that somebody trained before
   for (const auto& [name, tensor] : handed) {
     const std::size_t slash = name.find('/');
     const std::string moment = name.substr(std::string_view(moment_prefix).size(),
@@ -130,9 +130,12 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
                       param = name.substr(slash + 1);
     const auto here = come.find(param);
     if (here == come.end()) continue;
-    with_moments.insert(param);
-    for (const Rows& range : here->second)
-      moments[moment][param].push_back({range, torch_view(tensor).narrow(0, range.begin, range.count())});
+    for (const Rows& range : here->second) {
+      const at::Tensor brought = torch_view(tensor).narrow(0, range.begin, range.count());
+      if (!brought.any().item<bool>()) continue;
+      moments[moment][param].push_back({range, brought});
+      add_rows(with_moments, param, range);
+    }
   }
 
   std::map<std::string, std::map<Rows, std::int64_t>> ages;
@@ -143,9 +146,9 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
       }
     }
   }
-  for (const auto& [param, ranges] : come) {
+  for (const auto& [param, ranges] : rows_without(come, with_moments)) {
     for (const Rows& range : ranges) {
-      if (at > 0 && !with_moments.contains(param)) ages[param][range] = at;
+      if (at > 0) ages[param][range] = at;
     }
   }
   owned = std::move(rows);

@@ -43,6 +43,8 @@ Result<TensorMap> SlotStore::load(SlotId slot, const Digest& digest) const {
   if (state_digest(file.tensors) != digest) {
     return fail(ExitCode::storage, path, " is damaged: its tensors do not have the digest in its name");
   }
+  std::error_code ignored;  // a state to go back to must outlive the attempts that start from it
+  std::filesystem::last_write_time(path, std::filesystem::file_time_type::clock::now(), ignored);
   return std::move(file.tensors);
 }
 

@@ -40,7 +40,7 @@ void SyncSettings::fields(FieldVisitor& f) {
        "mode drop: seconds that the other slots have once the quorum is there; 0: two leases, or half the "
        "time that the quorum took if that is longer. Slots that were left out before and that nobody "
        "holds are not waited for",
-       at_least(0)},
+       between(0, 1e7)},
       deadline);
 }
 

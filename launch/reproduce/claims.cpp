@@ -84,7 +84,8 @@ Result<std::vector<Claim>> load_claims(const std::string& file, const Experiment
   return claims;
 }
 
-std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>& runs, std::string& note) {
+std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>& runs, std::size_t seeds,
+                                 std::string& note) {
   std::vector<std::string> missing;
   for (const std::string& arm : arms_of(claim)) {
     if (find_runs(runs, arm) == nullptr) missing.push_back(arm);
@@ -113,12 +114,13 @@ std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>&
       note = "a loss is not finite";
     }
   }
-  if (values.size() < 2 && note.empty()) note = "fewer than two seeds that all of its arms have";
+  if (values.size() < seeds && note.empty())
+    note = std::to_string(values.size()) + " of " + std::to_string(seeds) + " seeds so far";
   return values;
 }
 
 std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpec& cover,
-                                const std::vector<ArmRuns>& runs) {
+                                const std::vector<ArmRuns>& runs, std::size_t seeds) {
   std::vector<ClaimVerdict> verdicts;
   for (const Claim& claim : claims) {
     if (!claim.covers.empty() && std::count(claim.covers.begin(), claim.covers.end(), cover.name) == 0)
@@ -129,8 +131,8 @@ std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpe
     });
     if (!concerned) continue;
     ClaimVerdict verdict{.claim = &claim, .cover = cover.name, .interval = {}, .note = ""};
-    verdict.interval = mean_interval(claim_values(claim, runs, verdict.note));
-    verdict.verdict = judge_at_most(verdict.interval, claim.margin);
+    verdict.interval = mean_interval(claim_values(claim, runs, seeds, verdict.note));
+    if (verdict.note.empty()) verdict.verdict = judge_at_most(verdict.interval, claim.margin);
     verdicts.push_back(verdict);
   }
   return verdicts;

@@ -31,12 +31,15 @@ struct ClaimVerdict {
 /// One Error (usage) with a line per problem.
 Result<std::vector<Claim>> load_claims(const std::string& file, const ExperimentSpec& spec);
 
-/// The number of the claim for each seed. Empty, with a note, when runs are missing or curves do not reach.
-std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>& runs, std::string& note);
+/// The number of the claim for each of `seeds` seeds. With a note, and not to be judged, when runs are
+/// missing, a loss is not finite or curves do not reach: a verdict on the seeds that went well would be one
+/// on survivors.
+std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>& runs, std::size_t seeds,
+                                 std::string& note);
 
 /// Verdicts on a cover's runs; claims that do not concern the cover are left out.
 std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpec& cover,
-                                const std::vector<ArmRuns>& runs);
+                                const std::vector<ArmRuns>& runs, std::size_t seeds);
 
 /// The eval loss where the curve had used `flops` operations, between two points by a straight line. NaN
 /// before its first point or after its last.

@@ -60,8 +60,9 @@ void add_table(const ReportInput& input, const std::vector<ArmRuns>& runs, std::
       out +=
           " (" + printed("%+.1f %%", 100 * (one.flops / reference->by_seed.begin()->second.flops - 1)) + ")";
     out += " | " + format_count(one.trained_parameters) + " | " + format_bytes(one.static_bytes) + " | " +
-           format_bytes(one.step_peak_bytes) + " | " + format_bytes(arm.typical(&UnitResult::peak_bytes)) +
-           " | " + format_bytes(one.bytes_up + one.bytes_down) + " | " +
+           (one.step_peak_bytes > 0 ? format_bytes(one.step_peak_bytes) : "-") + " | " +
+           format_bytes(arm.typical(&UnitResult::peak_bytes)) + " | " +
+           format_bytes(one.bytes_up + one.bytes_down) + " | " +
            seconds_text(arm.typical(&UnitResult::cpu_seconds));
     for (const double mbits : predicted_links) out += " | " + seconds_text(rounds * arm.round_seconds(mbits));
     out += " |\n";
@@ -189,7 +190,7 @@ std::string report_text(const ReportInput& input,
       continue;
     }
     add_table(input, runs, out);
-    add_verdicts(judge(input.claims, cover, runs), out);
+    add_verdicts(judge(input.claims, cover, runs, input.profile.seeds.size()), out);
     if (const auto drawn = pictures.find(cover.name); drawn != pictures.end()) {
       out += "\n";
       for (const std::string& file : drawn->second)

@@ -19,6 +19,7 @@ class DiLoCo final : public OuterMethod {
         shared_rule_(make_outer_rule(context.rule, shared_.momentum)),
         cut_rule_(make_outer_rule(context.rule, cut_.momentum)) {
     TESSERA_CHECK_LE(1, steps_);
+    if (context.rule == "sgd") cut_.momentum = 0;
     for (const ParamSpec& spec : context.specs) {
       if (travels(spec.role)) names_.push_back(spec.name);
     }

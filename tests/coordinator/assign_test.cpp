@@ -168,6 +168,18 @@ TEST(Assign, ReplicasGiveEverySlotSeveralSlices) {
   EXPECT_THAT(error_of(model_of(1, 8, 2), settings, 4), HasSubstr("use at most 4"));
 }
 
+TEST(Assign, AFastViewNeedsSlicesOfDifferentOwners) {
+  PartialSettings settings = partial("none", 1);
+  settings.owner_view = "fast";
+  EXPECT_THAT(error_of(model_of(1, 8, 2), settings, 2),
+              HasSubstr("needs a cut that is divided among the slots"));
+  settings = partial("mlp", 2);
+  settings.owner_view = "fast";
+  settings.assign = "block";
+  settings.rotate_every = 1;
+  EXPECT_THAT(error_of(model_of(1, 8, 2), settings, 2), HasSubstr("partial.assign \"block\""));
+}
+
 TEST(Assign, ExplicitOwnersAreTakenAtTheirWordAndTheirMistakesNamed) {
   PartialSettings settings = partial("mlp", 2);
   settings.assign = "explicit";
@@ -181,6 +193,7 @@ TEST(Assign, ExplicitOwnersAreTakenAtTheirWordAndTheirMistakesNamed) {
   };
   EXPECT_THAT(refusal({"0", "1,3"}), HasSubstr("names slot 3, but the slots are 0 to 2"));
   EXPECT_THAT(refusal({"0", ""}), HasSubstr("is not a list of slots"));
+  EXPECT_THAT(refusal({"0", "1 2"}), HasSubstr("is not a list of slots")) << "not slot 12";
   EXPECT_THAT(refusal({"0", "1,1"}), HasSubstr("names a slot twice"));
   EXPECT_THAT(refusal({"0"}), HasSubstr("names the slots of 1 slices, but partial.slices = 2"));
   settings.cut = "*";

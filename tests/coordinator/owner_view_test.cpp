@@ -2,6 +2,8 @@
 // copy G += g (F - G). The rule, and that nothing of it is lost with workers or coordinator.
 #include <gmock/gmock.h>
 
+#include <bit>
+
 #include "tests/comm/scratch_folder.h"
 #include "tests/coordinator/rig.h"
 #include "tests/coordinator/small_model.h"
@@ -60,6 +62,15 @@ TEST(OwnerView, SeveralOwnersGoOnFromTheirMean) {
   EXPECT_EQ(view.slow(0), 0.5f + 0.25f * 3.5f);
   EXPECT_EQ(view.fast(1), 5) << "held";
   EXPECT_EQ(view.slow(1), 1.25f) << "held";
+}
+
+TEST(OwnerView, ASingleOwnersBitsAreKeptHoweverSmallTheValue) {
+  View view(0.5);
+  view.theta.at("w").as<float>()[0] = 0.02f;
+  for (const float end : {1e-11f, -3e-20f, -0.0f}) {  // 0.02 - (0.02 - end) would round
+    view.merge({brings(0, 0, end)});
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(view.fast(0)), std::bit_cast<std::uint32_t>(end)) << end;
+  }
 }
 
 TEST(OwnerView, AtGainOneIsTheResetViewBitForBit) {

@@ -74,7 +74,8 @@ class ReportTest : public ::testing::Test {
   std::map<std::string, ClaimVerdict> verdicts(const std::vector<UnitStatus>& units) {
     std::map<std::string, ClaimVerdict> found;
     const CoverSpec& cover = profile().covers.front();
-    for (const ClaimVerdict& verdict : judge(claims_, cover, runs_of(spec_, cover, units)))
+    for (const ClaimVerdict& verdict :
+         judge(claims_, cover, runs_of(spec_, cover, units), profile().seeds.size()))
       found[verdict.claim->name] = verdict;
     return found;
   }
@@ -105,6 +106,9 @@ TEST_F(ReportTest, NoisyOrMissingSeedsLeaveAClaimUndecided) {
   auto found = verdicts(run({{"diloco", {2, 2, 2}}, {"cut", {2.0, 2.02, 2.10}}, {"parallel", {2, 2}}}));
   EXPECT_EQ(found["close"].verdict, Verdict::undecided);
   EXPECT_EQ(found["gap"].interval.count, 2) << "pairs only";
+  EXPECT_EQ(found["gap"].verdict, Verdict::undecided)
+      << "a verdict on two of three seeds would be one on survivors";
+  EXPECT_THAT(found["gap"].note, HasSubstr("2 of 3 seeds"));
   found = verdicts(run({}));
   EXPECT_EQ(found["close"].interval.count, 3) << "results stay";
 }
@@ -112,7 +116,7 @@ TEST_F(ReportTest, NoisyOrMissingSeedsLeaveAClaimUndecided) {
 TEST_F(ReportTest, MissingArmsAreNamed) {
   auto found = verdicts(run({{"diloco", {2, 2, 2}}, {"cut", {2}}}));
   EXPECT_EQ(found["close"].verdict, Verdict::undecided);
-  EXPECT_THAT(found["close"].note, HasSubstr("fewer than two seeds"));
+  EXPECT_THAT(found["close"].note, HasSubstr("1 of 3 seeds so far"));
   EXPECT_THAT(found["gap"].note, HasSubstr("no runs of parallel"));
 }
 
