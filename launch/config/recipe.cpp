@@ -177,6 +177,16 @@ std::vector<std::string> Recipe::problems() const {
         " does not go with outer.name = \"data_parallel\", which merges after every step; set sync.steps = "
         "1");
   }
+  if (outer.method.name == "data_parallel" && partial.blocks()) {
+    say("partial.assign = \"block\" does not go with outer.name = \"data_parallel\", whose optimizer counts "
+        "one "
+        "number of steps for all parameters, whenever their turn came");
+  }
+  if (partial.average == "slots" && std::isnan(outer.cut_lr)) {
+    say("outer.cut_lr = \"auto\" is for partial.average = \"owners\": averaging over all slots damps what is "
+        "cut "
+        "already; give outer.cut_lr a number");
+  }
   if (outer.method.name == "data_parallel" && partial.owner_view == "fast") {
     say("partial.owner_view = \"fast\" does not go with outer.name = \"data_parallel\", whose slots bring "
         "gradients, "

@@ -220,6 +220,21 @@ TEST_F(Config, AutoStaysInTheResolvedRecipe) {
   EXPECT_EQ(parse("", {"outer.lr=0.3"}).value().outer.lr, 0.3);
 }
 
+TEST_F(Config, SettingsThatWouldWorkAgainstEachOtherAreRefused) {
+  const auto refusal = [&](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), {"partial.cut=mlp", "partial.slices=2"});
+    const auto parsed = parse("", overrides);
+    return parsed.ok() ? std::string() : parsed.error().message;
+  };
+  EXPECT_THAT(refusal({"partial.average=slots"}), HasSubstr("give outer.cut_lr a number"));
+  EXPECT_EQ(refusal({"partial.average=slots", "outer.cut_lr=0.5"}), "");
+  EXPECT_THAT(refusal({"outer.name=data_parallel", "sync.steps=1", "partial.owner_view=fast"}),
+              HasSubstr("gradients"));
+  EXPECT_THAT(
+      refusal({"outer.name=data_parallel", "sync.steps=1", "partial.assign=block", "partial.rotate_every=1"}),
+      HasSubstr("whenever their turn came"));
+}
+
 TEST_F(Config, BoundsReadAsWords) {
   EXPECT_EQ(bounds_in_words(at_least(1)), "at least 1");
   EXPECT_EQ(bounds_in_words(positive()), "greater than 0");
