@@ -68,11 +68,16 @@ double shared_gain(const OuterSignals& signals, double momentum) {
   return overshoot / (1 + momentum * (1 + momentum * carried));
 }
 
-double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots) {
-  // An exponential average of rate g has g / (2 - g) of the noise of what it averages; a mean over all K
-  // slots has m / K of the noise of a mean over m. Equal for g = 2m / (K + m).
-  const double m = std::min<double>(signals.cut_owners, slots);
-  return overshoot * 2 * m / (slots + m) * (1 - momentum);
+double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots, std::int32_t slices) {
+  // Of a mean over m deltas with pairwise cosine rho, m rho / (1 + (m - 1) rho) of the energy is what they
+  // have in common (Wiener). The step shrinks by how much less that is for m owners than for all K slots.
+  const double rho = signals.agreement;
+  const double m = std::min<double>(signals.cut_owners, slots), k = slots;
+  const double common = m / k * (1 + (k - 1) * rho) / (1 + (m - 1) * rho);
+  // All slices jump together, each trained as if the others stood still: what they mend alike is mended N
+  // times.
+  const double together = std::min(1.0, 2.0 / slices);
+  return overshoot * std::min(common, together) * (1 - momentum);
 }
 
 }  // namespace tessera

@@ -22,7 +22,8 @@ OuterSignals signals_of(std::span<const Update> updates);
 /// merged delta as far as plain averaging would at a fixed rate.
 double shared_gain(const OuterSignals& signals, double momentum);
 /// The rate of cut coordinates with this momentum, in a run of `slots` slots: the fewer slots stand behind a
-/// coordinate, the longer its values are averaged over time instead.
-double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots);
+/// coordinate, the less of its merged delta is more than noise; and the more slices jump together, the
+/// shorter each has to jump.
+double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots, std::int32_t slices);
 
 }  // namespace tessera

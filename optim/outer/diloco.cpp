@@ -14,6 +14,7 @@ class DiLoCo final : public OuterMethod {
   DiLoCo(const NoSettings&, const Context& context)
       : steps_(context.steps),
         slots_(context.slots),
+        slices_(context.slices),
         shared_{context.lr, context.rule == "sgd" ? 0 : context.momentum},
         cut_(context.cut.value_or(shared_)),
         shared_rule_(make_outer_rule(context.rule, shared_.momentum)),
@@ -40,7 +41,7 @@ class DiLoCo final : public OuterMethod {
     const OuterSignals signals = signals_of(updates);
     const OuterReport report{
         .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum) : shared_.lr,
-        .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_) : cut_.lr,
+        .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_, slices_) : cut_.lr,
         .agreement = signals.agreement,
         .persistence = signals.persistence};
     for (const Update& update : updates) {
@@ -52,7 +53,7 @@ class DiLoCo final : public OuterMethod {
 
  private:
   std::int64_t steps_;
-  std::int32_t slots_;
+  std::int32_t slots_, slices_;
   OuterStep shared_, cut_;
   std::unique_ptr<OuterRule> shared_rule_, cut_rule_;
   std::vector<std::string> names_;

@@ -68,15 +68,19 @@ TEST(OuterGain, TheWholeStepAlongTheMergedDeltaIsTheSameWithAnyMomentum) {
 }
 
 TEST(OuterGain, FallsAsFewerSlotsStandBehindASlice) {
-  const auto gain = [](double owners, std::int32_t slots) {
+  const auto gain = [](double owners, std::int32_t slots, double agreement, std::int32_t slices = 1) {
     OuterSignals signals;
     signals.cut_owners = owners;
-    return cut_gain(signals, 0, slots);
+    signals.agreement = agreement;
+    return cut_gain(signals, 0, slots, slices);
   };
-  EXPECT_DOUBLE_EQ(gain(8, 8), 1.3) << "all slots: as what is shared";
-  EXPECT_DOUBLE_EQ(gain(4, 8), 1.3 * 2 / 3);
-  EXPECT_DOUBLE_EQ(gain(1, 8), 1.3 * 2 / 9);
-  EXPECT_DOUBLE_EQ(gain(1, 4), 1.3 * 2 / 5);
+  EXPECT_DOUBLE_EQ(gain(8, 8, 0.4), 1.3) << "all slots: as what is shared";
+  EXPECT_DOUBLE_EQ(gain(1, 8, 1), 1.3) << "slots that agree: one says what all say";
+  EXPECT_DOUBLE_EQ(gain(1, 8, 0), 1.3 / 8) << "nothing in common: as if the others had not moved";
+  EXPECT_DOUBLE_EQ(gain(4, 8, 0.5), 1.3 * 0.5 * 4.5 / 2.5);
+  EXPECT_DOUBLE_EQ(gain(1, 4, 0.5), 1.3 * 0.25 * 2.5);
+  EXPECT_DOUBLE_EQ(gain(4, 8, 1, 2), 1.3) << "two slices do not yet overshoot";
+  EXPECT_DOUBLE_EQ(gain(1, 8, 1, 8), 1.3 * 0.25) << "eight do";
 }
 
 TEST(OuterGain, NothingButCutCoordinatesOrZerosGiveFiniteRates) {
@@ -86,7 +90,7 @@ TEST(OuterGain, NothingButCutCoordinatesOrZerosGiveFiniteRates) {
     const OuterSignals signals = signals_of(updates);
     EXPECT_EQ(signals.agreement, 0);
     EXPECT_DOUBLE_EQ(shared_gain(signals, 0.5), 1.3 / 1.5);
-    EXPECT_TRUE(std::isfinite(cut_gain(signals, 0, 4)));
+    EXPECT_TRUE(std::isfinite(cut_gain(signals, 0, 4, 2)));
   }
 }
 
