@@ -1,6 +1,7 @@
 #include "launch/assemble.h"
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <set>
 
@@ -8,6 +9,7 @@
 #include "comm/hash.h"
 #include "comm/storage/files.h"
 #include "optim/gradient_step.h"
+#include "optim/outer_gain.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -109,6 +111,23 @@ std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
   return make_gradient_step(std::move(step));
 }
 
+namespace {
+
+/// Slices that move in one merge.
+std::int32_t moving_slices(const Recipe& recipe) {
+  return recipe.partial.cut == "none" || recipe.partial.blocks()
+             ? 1
+             : static_cast<std::int32_t>(recipe.partial.slices);
+}
+
+double cut_momentum_of(const Recipe& recipe) {
+  if (!std::isnan(recipe.outer.cut_momentum)) return recipe.outer.cut_momentum;
+  // A slow copy follows a value that is kept anyway: nothing is left out that momentum could bring in.
+  return recipe.partial.owner_view == "fast" ? 0.0 : cut_momentum(moving_slices(recipe));
+}
+
+}  // namespace
+
 std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                                    const std::vector<ParamSpec>& specs) {
   OuterMethod::Context context{.specs = specs,
@@ -116,9 +135,9 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .rule = recipe.outer.rule,
                                .lr = recipe.outer.lr,
                                .momentum = recipe.outer.momentum,
-                               .cut = OuterStep{recipe.outer.cut_lr, recipe.outer.cut_momentum},
+                               .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
-                               .slices = static_cast<std::int32_t>(recipe.partial.slices),
+                               .slices = moving_slices(recipe),
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

@@ -136,7 +136,7 @@ void print_head(const Planned& p, const PlanOptions& options) {
   std::printf("Method     %s, outer %s with lr %s and momentum %s (cut: %s and %s), inner %s\n",
               r.outer.method.name.c_str(), r.outer.rule.c_str(), rate_text(r.outer.lr).c_str(),
               format_double(r.outer.momentum).c_str(), rate_text(r.outer.cut_lr).c_str(),
-              format_double(r.outer.cut_momentum).c_str(), r.inner.optimizer.name.c_str());
+              rate_text(r.outer.cut_momentum).c_str(), r.inner.optimizer.name.c_str());
   std::printf("Work       %lld slots on %lld workers, %lld rounds of %lld steps of %lld samples: %s tokens\n",
               static_cast<long long>(r.slots), static_cast<long long>(r.workers),
               static_cast<long long>(r.rounds), static_cast<long long>(r.sync.steps),

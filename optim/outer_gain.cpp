@@ -6,9 +6,17 @@
 namespace tessera {
 namespace {
 
-/// How far along the mean change a step goes. Measured: DiLoCo does best a little beyond the mean, and hardly
-/// worse from 1 to 1.5.
-constexpr double overshoot = 1.3;
+/// The share of its merged delta by which a slice may move at once. Slices are trained as if the others stood
+/// still and jump together: what they mend alike is mended N times.
+double together(std::int32_t slices) {
+  return std::min(1.0, 2.0 / slices);
+}
+
+/// How far along the mean change a coordinate goes in the end. Measured: without slices a little beyond the
+/// mean is best, and hardly worse from 1 to 1.5; where slices overshoot already, the mean itself.
+double reach(std::int32_t slices) {
+  return std::max(1.0, 1.3 * together(slices));
+}
 
 /// The share of the shared coordinates' updates that the signals need, summed up.
 struct Sums {
@@ -61,11 +69,11 @@ OuterSignals signals_of(std::span<const Update> updates) {
   return signals;
 }
 
-double shared_gain(const OuterSignals& signals, double momentum) {
+double shared_gain(const OuterSignals& signals, double momentum, std::int32_t slices) {
   // Nesterov goes along delta + mu (mu b + delta). A momentum that is all persistence has 1 / (1 - mu)
   // deltas.
   const double carried = std::min(signals.carried, 1 / (1 - momentum));
-  return overshoot / (1 + momentum * (1 + momentum * carried));
+  return reach(slices) / (1 + momentum * (1 + momentum * carried));
 }
 
 double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots, std::int32_t slices) {
@@ -74,10 +82,14 @@ double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots
   const double rho = signals.agreement;
   const double m = std::min<double>(signals.cut_owners, slots), k = slots;
   const double common = m / k * (1 + (k - 1) * rho) / (1 + (m - 1) * rho);
-  // All slices jump together, each trained as if the others stood still: what they mend alike is mended N
-  // times.
-  const double together = std::min(1.0, 2.0 / slices);
-  return overshoot * std::min(common, together) * (1 - momentum);
+  const double at_once = std::min(common, together(slices)) / (1 + momentum);
+  const double in_the_end = 1 - momentum;
+  return reach(slices) * std::min(at_once, in_the_end);
+}
+
+double cut_momentum(std::int32_t slices) {
+  // The rate at which both limits of cut_gain meet: together / (1 + mu) = 1 - mu.
+  return std::sqrt(1 - together(slices));
 }
 
 }  // namespace tessera

@@ -20,10 +20,12 @@ OuterSignals signals_of(std::span<const Update> updates);
 
 /// The rate of shared coordinates with this momentum: the whole step, momentum included, goes along the
 /// merged delta as far as plain averaging would at a fixed rate.
-double shared_gain(const OuterSignals& signals, double momentum);
+double shared_gain(const OuterSignals& signals, double momentum, std::int32_t slices);
 /// The rate of cut coordinates with this momentum, in a run of `slots` slots: the fewer slots stand behind a
 /// coordinate, the less of its merged delta is more than noise; and the more slices jump together, the
-/// shorter each has to jump.
+/// shorter each has to jump at once.
 double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots, std::int32_t slices);
+/// outer.cut_momentum = "auto": what a jump has to leave out now, momentum brings in the merges after it.
+double cut_momentum(std::int32_t slices);
 
 }  // namespace tessera

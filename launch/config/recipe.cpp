@@ -45,7 +45,10 @@ void SyncSettings::fields(FieldVisitor& f) {
 }
 
 OuterSettings::OuterSettings(const Catalogs& catalogs)
-    : method(catalogs.methods, "diloco"), lr(std::numeric_limits<double>::quiet_NaN()), cut_lr(lr) {}
+    : method(catalogs.methods, "diloco"),
+      lr(std::numeric_limits<double>::quiet_NaN()),
+      cut_lr(lr),
+      cut_momentum(lr) {}
 
 void OuterSettings::fields(FieldVisitor& f) {
   method.visit(f, {"name", "how slots and coordinator share the work"});
@@ -60,7 +63,13 @@ void OuterSettings::fields(FieldVisitor& f) {
        "outer learning rate of what is cut among the slots; auto: falls as fewer slots stand behind a slice",
        {.min = 0, .min_is_open = true, .choices = {"auto"}}},
       cut_lr);
-  f.field({"cut_momentum", "outer momentum of what is cut (rule nesterov)", below_one()}, cut_momentum);
+  Bounds momentum_or_auto = below_one();
+  momentum_or_auto.choices = {"auto"};
+  f.field({"cut_momentum",
+           "outer momentum of what is cut (rule nesterov); auto: more of it the more slices there are, as "
+           "they must jump shorter; none with partial.owner_view = \"fast\"",
+           momentum_or_auto},
+          cut_momentum);
 }
 
 void InnerSettings::fields(FieldVisitor& f) {

@@ -62,8 +62,8 @@ struct OuterSettings : Settings {
   std::string rule = "nesterov";
   double lr;  ///< NaN: "auto"
   double momentum = 0.5;
-  double cut_lr;  ///< NaN: "auto"
-  double cut_momentum = 0;
+  double cut_lr;        ///< NaN: "auto"
+  double cut_momentum;  ///< NaN: "auto"
   explicit OuterSettings(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
 };

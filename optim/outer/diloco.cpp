@@ -40,7 +40,7 @@ class DiLoCo final : public OuterMethod {
   OuterReport apply(std::int64_t, std::span<const Update> updates) const override {
     const OuterSignals signals = signals_of(updates);
     const OuterReport report{
-        .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum) : shared_.lr,
+        .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum, slices_) : shared_.lr,
         .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_, slices_) : cut_.lr,
         .agreement = signals.agreement,
         .persistence = signals.persistence};

@@ -217,6 +217,7 @@ TEST_F(Config, AutoStaysInTheResolvedRecipe) {
   EXPECT_TRUE(std::isnan(automatic.outer.lr));
   const Recipe again = parse(write_recipe(automatic), {}).value();
   EXPECT_TRUE(std::isnan(again.outer.lr) && std::isnan(again.outer.cut_lr));
+  EXPECT_TRUE(std::isnan(again.outer.cut_momentum));
   EXPECT_EQ(parse("", {"outer.lr=0.3"}).value().outer.lr, 0.3);
 }
 

@@ -61,7 +61,7 @@ TEST(OuterGain, TheWholeStepAlongTheMergedDeltaIsTheSameWithAnyMomentum) {
       std::vector<Update> updates{{.delta = delta, .state = {buffer}, .owners = 2, .squares = 2}};
       if (rule->state_names().empty()) updates[0].state.clear();
       before = theta[0];
-      rule->apply(shared_gain(signals_of(updates), momentum), theta, delta, updates[0].state);
+      rule->apply(shared_gain(signals_of(updates), momentum, 1), theta, delta, updates[0].state);
     }
     EXPECT_NEAR(theta[0] - before, 1.3, 1e-3) << "momentum " << momentum;
   }
@@ -80,7 +80,36 @@ TEST(OuterGain, FallsAsFewerSlotsStandBehindASlice) {
   EXPECT_DOUBLE_EQ(gain(4, 8, 0.5), 1.3 * 0.5 * 4.5 / 2.5);
   EXPECT_DOUBLE_EQ(gain(1, 4, 0.5), 1.3 * 0.25 * 2.5);
   EXPECT_DOUBLE_EQ(gain(4, 8, 1, 2), 1.3) << "two slices do not yet overshoot";
-  EXPECT_DOUBLE_EQ(gain(1, 8, 1, 8), 1.3 * 0.25) << "eight do";
+  EXPECT_DOUBLE_EQ(gain(1, 8, 1, 8), 0.25) << "eight do, and then even the mean is not overshot";
+}
+
+TEST(OuterGain, SlicesJumpShortAndReachTheMeanInTheEnd) {
+  // N slices that agree bring the same delta again and again. The first step goes 2 / N of it, so that all of
+  // them together go twice as far as one; later steps go the whole delta.
+  for (const std::int32_t slices : {2, 3, 4, 8, 64}) {
+    SCOPED_TRACE(std::to_string(slices) + " slices");
+    const OuterSignals signals{.agreement = 1};
+    const double momentum = cut_momentum(slices);
+    const double lr = cut_gain(signals, momentum, slices, slices), end = slices > 2 ? 1 : 1.3;
+    const auto rule = make_outer_rule("nesterov", momentum);
+    std::vector<float> theta{0}, buffer{0};
+    std::vector<std::span<float>> state{buffer};
+    if (rule->state_names().empty()) state.clear();
+    float before = 0;
+    for (int step = 0; step < 1000; ++step) {
+      before = theta[0];
+      rule->apply(lr, theta, std::vector<double>{-1}, state);
+      if (step == 0) EXPECT_NEAR(theta[0], end * 2 / slices, 1e-5);
+    }
+    EXPECT_NEAR(theta[0] - before, end, 1e-3);
+  }
+  EXPECT_EQ(cut_momentum(1), 0);
+}
+
+TEST(OuterGain, NoMomentumMakesSlicesGoFurtherThanTheMean) {
+  const OuterSignals signals{.agreement = 1};
+  EXPECT_DOUBLE_EQ(cut_gain(signals, 0.9, 8, 8), 1 - 0.9) << "more memory than needed: the end is the limit";
+  EXPECT_DOUBLE_EQ(cut_gain(signals, 0.5, 8, 8), 0.25 / 1.5) << "less: the jump is";
 }
 
 TEST(OuterGain, NothingButCutCoordinatesOrZerosGiveFiniteRates) {
@@ -89,7 +118,8 @@ TEST(OuterGain, NothingButCutCoordinatesOrZerosGiveFiniteRates) {
   for (const auto& updates : {cut, still}) {
     const OuterSignals signals = signals_of(updates);
     EXPECT_EQ(signals.agreement, 0);
-    EXPECT_DOUBLE_EQ(shared_gain(signals, 0.5), 1.3 / 1.5);
+    EXPECT_DOUBLE_EQ(shared_gain(signals, 0.5, 1), 1.3 / 1.5);
+    EXPECT_DOUBLE_EQ(shared_gain(signals, 0.5, 4), 1 / 1.5) << "slices overshoot enough by themselves";
     EXPECT_TRUE(std::isfinite(cut_gain(signals, 0, 4, 2)));
   }
 }
