@@ -1,5 +1,7 @@
 #include "optim/grad_clip.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <array>
 #include <cmath>
 
@@ -27,6 +29,7 @@ double sum_of_squares(std::span<const T> values) {
 
 double sum_of_squares(const at::Tensor& tensor) {
   const at::Tensor dense = tensor.detach().contiguous();
+  if (!dense.is_cpu()) return dense.to(at::kDouble).square().sum().item<double>();
   return dense.scalar_type() == at::kFloat ? sum_of_squares(elements<const float>(dense))
                                            : sum_of_squares(elements<const double>(dense));
 }

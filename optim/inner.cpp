@@ -12,6 +12,7 @@ void MomentOptimizer::load(const std::map<std::string, at::Tensor>& state) {
 at::Tensor MomentOptimizer::moment(const Piece& piece, const char* name) {
   at::Tensor& tensor = state_[piece.name + "/" + name];
   if (!tensor.defined()) tensor = at::zeros_like(piece.value.detach(), at::MemoryFormat::Contiguous);
+  if (tensor.device() != piece.value.device()) tensor = tensor.to(piece.value.device());  // came from a file
   TESSERA_CHECK(tensor.sizes() == piece.value.sizes() && tensor.scalar_type() == piece.value.scalar_type(),
                 ": ", name, " of ", piece.name, " has another shape or type than its value");
   return tensor;

@@ -1,5 +1,7 @@
 #include "optim/inner_adam.h"
 
+#include <ATen/TensorOperators.h>
+
 #include <cmath>
 
 #include "optim/kernels/kernels.h"
@@ -43,6 +45,15 @@ void update(std::span<double> value, std::span<const double> gradient, const at:
   }
 }
 
+/// The same by LibTorch's operators, for tensors that do not lie in the CPU's memory.
+void update_by_operators(const Piece& piece, const at::Tensor& m, const at::Tensor& v, const WideFactors& f) {
+  at::Tensor value = piece.value.detach(), gradient = gradient_of(piece);
+  if (f.l2 != 0) gradient = gradient.add(value, f.l2);
+  m.lerp_(gradient, f.beta1_rest);
+  v.mul_(f.beta2).addcmul_(gradient, gradient, f.beta2_rest);
+  value.mul_(f.keep).addcdiv_(m, v.sqrt().div_(f.root_correction).add_(f.eps), -f.step_size);
+}
+
 }  // namespace
 
 void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) {
@@ -52,17 +63,23 @@ void Adam::step(const std::vector<Piece>& pieces, double lr, std::int64_t step) 
     const double correction1 = 1 - std::pow(beta1, steps), correction2 = 1 - std::pow(beta2, steps);
     const double decay = piece.decay ? s_.weight_decay : 0, rate = lr * piece.lr_scale;
     const at::Tensor m = moment(piece, "exp_avg"), v = moment(piece, "exp_avg_sq");
+    const auto factors = [&]<class Factors, class T>(const Factors&, T) {
+      return Factors{.beta1_rest = static_cast<T>(1 - beta1),
+                     .beta2 = static_cast<T>(beta2),
+                     .beta2_rest = static_cast<T>(1 - beta2),
+                     .step_size = static_cast<T>(rate / correction1),
+                     .root_correction = static_cast<T>(std::sqrt(correction2)),
+                     .eps = static_cast<T>(s_.eps),
+                     .l2 = static_cast<T>(decoupled_ ? 0 : decay),
+                     .keep = static_cast<T>(decoupled_ ? 1 - rate * decay : 1)};
+    };
+    if (by_operators(piece)) {
+      update_by_operators(piece, m, v, factors(WideFactors{}, double{}));
+      continue;
+    }
     update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {
       using Factors = std::conditional_t<std::is_same_v<T, float>, AdamFactors, WideFactors>;
-      const Factors factors{.beta1_rest = static_cast<T>(1 - beta1),
-                            .beta2 = static_cast<T>(beta2),
-                            .beta2_rest = static_cast<T>(1 - beta2),
-                            .step_size = static_cast<T>(rate / correction1),
-                            .root_correction = static_cast<T>(std::sqrt(correction2)),
-                            .eps = static_cast<T>(s_.eps),
-                            .l2 = static_cast<T>(decoupled_ ? 0 : decay),
-                            .keep = static_cast<T>(decoupled_ ? 1 - rate * decay : 1)};
-      update(value, gradient, m, v, factors);
+      update(value, gradient, m, v, factors(Factors{}, T{}));
     });
   }
 }

@@ -14,13 +14,18 @@ class MomentOptimizer : public InnerOptimizer {
  public:
   std::map<std::string, at::Tensor> state() const override { return state_; }
   void load(const std::map<std::string, at::Tensor>& state) override;
+  /// Steps by LibTorch's operators on the CPU too, as it does on other devices. For tests.
+  void use_operators() { operators_ = true; }
 
  protected:
+  /// Own loops need the CPU's memory.
+  bool by_operators(const Piece& piece) const { return operators_ || !piece.value.is_cpu(); }
   /// The tensor "piece/moment", made of zeros when it is not there yet.
   at::Tensor moment(const Piece& piece, const char* name);
 
  private:
   std::map<std::string, at::Tensor> state_;
+  bool operators_ = false;
 };
 
 /// The elements of a contiguous CPU tensor.

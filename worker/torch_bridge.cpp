@@ -62,7 +62,7 @@ std::map<std::string, at::Tensor> torch_views(const TensorMap& tensors) {
 }
 
 HostTensor host_copy(const at::Tensor& tensor) {
-  const at::Tensor dense = tensor.detach().contiguous();
+  const at::Tensor dense = tensor.detach().cpu().contiguous();
   HostTensor copy = HostTensor::empty(dtype_of(dense.scalar_type()), dense.sizes().vec());
   std::memcpy(copy.buffer.bytes.data(), dense.const_data_ptr(), copy.buffer.bytes.size());
   return copy;

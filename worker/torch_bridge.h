@@ -14,7 +14,7 @@ DType dtype_of(at::ScalarType type);
 /// A tensor that shares the host tensor's memory and keeps it alive.
 at::Tensor torch_view(const HostTensor& tensor);
 std::map<std::string, at::Tensor> torch_views(const TensorMap& tensors);
-/// A host copy of a CPU tensor.
+/// A host copy of a tensor, wherever that lies.
 HostTensor host_copy(const at::Tensor& tensor);
 
 }  // namespace tessera

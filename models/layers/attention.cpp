@@ -38,8 +38,8 @@ void Rotary::fill() const {
 at::Tensor Rotary::operator()(const at::Tensor& x) const {
   filled();
   const std::int64_t half = cos_.size(1);
-  const at::Tensor cos = cos_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());
-  const at::Tensor sin = sin_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.scalar_type());
+  const at::Tensor cos = cos_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.options());
+  const at::Tensor sin = sin_.narrow(0, 0, x.size(1)).unsqueeze(1).to(x.options());
   const at::Tensor a = x.narrow(3, 0, half), b = x.narrow(3, half, half);
   return at::cat({a * cos - b * sin, b * cos + a * sin}, 3);
 }

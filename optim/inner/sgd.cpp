@@ -32,6 +32,10 @@ class Sgd final : public MomentOptimizer {
     for (const Piece& piece : pieces) {
       const at::Tensor buffer = s_.momentum != 0 ? moment(piece, "momentum") : at::Tensor();
       const double decay = piece.decay ? s_.weight_decay : 0;
+      if (by_operators(piece)) {
+        update_by_operators(piece, buffer, lr * piece.lr_scale, decay);
+        continue;
+      }
       update_piece(piece, [&]<class T>(std::span<T> value, std::span<const T> gradient) {
         const auto rate = static_cast<T>(lr * piece.lr_scale), l2 = static_cast<T>(decay),
                    mu = static_cast<T>(s_.momentum);
@@ -51,6 +55,16 @@ class Sgd final : public MomentOptimizer {
   double base_lr() const override { return s_.lr; }
 
  private:
+  /// The same by LibTorch's operators, for tensors that do not lie in the CPU's memory.
+  void update_by_operators(const Piece& piece, const at::Tensor& sum, double rate, double decay) const {
+    at::Tensor value = piece.value.detach(), direction = gradient_of(piece).add(value, decay);
+    if (sum.defined()) {
+      sum.mul_(s_.momentum).add_(direction);
+      direction = s_.nesterov ? direction.add(sum, s_.momentum) : sum;
+    }
+    value.sub_(direction, rate);
+  }
+
   SgdSettings s_;
 };
 

@@ -2,9 +2,10 @@
 // where a negative target is not counted. Optional batch["weights"] [B, T] weighs each target; the
 // denominator is then the counted weight.
 //
-// Log-probabilities are never stored. In fp32 the forward pass takes each exponential once and keeps it; the
-// backward pass scales them in place into the gradient. In double it keeps one log-sum-exp per position, and
-// the gradient is made from it and the logits, block by block inside the cache.
+// Log-probabilities are never stored. In fp32 on the CPU the forward pass takes each exponential once and
+// keeps it; the backward pass scales them in place into the gradient. In double and on other devices it keeps
+// one log-sum-exp per position, and the gradient is made from it and the logits, on the CPU block by block
+// inside the cache.
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
@@ -28,11 +29,17 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Tensors = std::map<std::string, Tensor>;
 
-/// Calls visit(first row, rows) for blocks of about 2^17 elements.
+/// Calls visit(first row, rows) for blocks of about 2^17 elements, which stay in the CPU's cache.
 template <class Visit>
 void for_blocks(const Tensor& matrix, Visit visit) {
-  const std::int64_t rows = matrix.size(0), step = std::max<std::int64_t>(1, (1 << 17) / matrix.size(1));
+  const std::int64_t rows = matrix.size(0),
+                     step = matrix.is_cpu() ? std::max<std::int64_t>(1, (1 << 17) / matrix.size(1)) : rows;
   for (std::int64_t first = 0; first < rows; first += step) visit(first, std::min(step, rows - first));
+}
+
+/// Whether the own kernels can read and write these logits.
+bool has_kernels(const Tensor& logits) {
+  return logits.scalar_type() == at::kFloat && logits.is_cpu();
 }
 
 constexpr std::int64_t grain(std::int64_t columns) {
@@ -43,7 +50,7 @@ constexpr std::int64_t grain(std::int64_t columns) {
 Tensor normalisers(const Tensor& logits, const Tensor& exponentials, const Tensor& sums) {
   const std::int64_t rows = logits.size(0), columns = logits.size(1);
   Tensor normaliser = at::empty({rows}, logits.options());
-  if (logits.scalar_type() == at::kDouble) {
+  if (!has_kernels(logits)) {
     for_blocks(logits, [&](std::int64_t first, std::int64_t count) {
       normaliser.narrow(0, first, count).copy_(at::logsumexp(logits.narrow(0, first, count), 1));
     });
@@ -69,7 +76,7 @@ struct WeightedNll : torch::autograd::Function<WeightedNll> {
   static Tensor forward(AutogradContext* ctx, const Tensor& logits, const Tensor& targets,
                         const Tensor& weights) {
     Tensor exponentials, sums;
-    if (logits.requires_grad() && logits.scalar_type() == at::kFloat) {
+    if (logits.requires_grad() && has_kernels(logits)) {
       exponentials = at::empty_like(logits);
       sums = at::empty({logits.size(0)}, logits.options());
       ctx->saved_data["exponentials"] = exponentials;
@@ -88,7 +95,7 @@ struct WeightedNll : torch::autograd::Function<WeightedNll> {
       return {(at::softmax(logits, 1) * scale).scatter_add(1, targets, -scale), {}, {}};
     }
     Tensor result;
-    if (logits.scalar_type() == at::kFloat) {
+    if (has_kernels(logits)) {
       Tensor sums;
       if (const auto kept = ctx->saved_data.find("exponentials"); kept != ctx->saved_data.end()) {
         result = kept->second.toTensor();

@@ -4,6 +4,7 @@
 #include <tessera_plugins/inner.h>
 #include <tessera_plugins/objectives.h>
 
+#include "optim/inner_state.h"
 #include "tests/models/fixtures.h"
 
 namespace tessera {
@@ -19,8 +20,11 @@ TEST(InnerOptimizer, TrajectoriesEqualPyTorch) {
     const std::string kind = settings.at("name").get<std::string>();
     settings.erase("name");
     const at::Tensor gradients = golden.at(name + "/gradients"), values = golden.at(name + "/values");
-    for (at::ScalarType type : {at::kDouble, at::kFloat}) {
+    for (const auto& [type, operators] : {std::pair{at::kDouble, false}, std::pair{at::kFloat, false},
+                                          std::pair{at::kDouble, true}, std::pair{at::kFloat, true}}) {
+      SCOPED_TRACE(operators ? "as on other devices" : "own loops");
       const auto optimizer = make_plugin<InnerOptimizer>(kind, settings);
+      if (operators) dynamic_cast<MomentOptimizer&>(*optimizer).use_operators();
       const at::Tensor value = values[0].to(type, false, /*copy=*/true);
       for (std::int64_t i = 0; i < gradients.size(0); ++i) {
         optimizer->step({{"p", value, gradients[i].to(type)}}, optimizer->base_lr(), i + 1);
