@@ -223,6 +223,10 @@ class CommandLine {
     worker->add_option("--capacity", w->capacity, "Slots that it may hold at a time")
         ->check(CLI::PositiveNumber)
         ->type_name("N");
+    worker->add_option("--link-mbits", w->link_mbits, "Imitate a slow link, Mbit/s each way (net.bandwidth)")
+        ->check(CLI::NonNegativeNumber);
+    worker->add_option("--link-latency", w->link_latency, "Likewise, ms one way (net.latency)")
+        ->check(CLI::NonNegativeNumber);
     worker->add_flag("--quiet", w->quiet, "Only warnings");
   }
 

@@ -45,6 +45,8 @@ struct WorkerOptions {
   std::string data;           ///< this machine's copy of the data; empty: data.path of the recipe
   std::string folder;         ///< where slot states are kept; empty: a temporary folder
   std::int64_t capacity = 1;  ///< slots that it is willing to hold
+  double link_mbits = 0;      ///< imitates a slow link, Mbit/s each way; 0: as fast as the real one
+  double link_latency = 0;    ///< likewise, ms one way
   bool quiet = false;
 };
 int command_worker(const WorkerOptions& options);
