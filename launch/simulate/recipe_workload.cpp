@@ -58,13 +58,13 @@ std::vector<Fragment> fragments_of(const std::vector<ParamSpec>& specs, const La
   for (const ParamSpec& spec : specs) by_name[spec.name] = &spec;
   std::vector<Fragment> fragments;
   for (const std::vector<std::string>& names : method.fragments()) {
-    std::map<std::int32_t, Piece> pieces;
+    std::map<std::int32_t, LayerBytes> pieces;
     for (const std::string& name : names) {
       const auto spec = by_name.find(name);
       if (spec == by_name.end() || spec->second->role != Role::weight) continue;
       const double elements = static_cast<double>(spec->second->elements());
       const bool twice = settings.fetches_fast && cut.count(name) > 0;
-      Piece& piece = pieces[index.of_param.at(name)];
+      LayerBytes& piece = pieces[index.of_param.at(name)];
       piece.bytes_up += settings.bytes_up * owned_elements(owned, *spec->second);
       piece.bytes_down += settings.bytes_down * elements * (twice ? 2 : 1);
     }
@@ -82,7 +82,7 @@ bool same(const WorkerGroup& a, const WorkerGroup& b) {
     return x.forward == y.forward && x.activation_backward == y.activation_backward &&
            x.weight_gradient == y.weight_gradient;
   };
-  const auto piece = [](const Piece& x, const Piece& y) {
+  const auto piece = [](const LayerBytes& x, const LayerBytes& y) {
     return x.layer == y.layer && x.bytes_up == y.bytes_up && x.bytes_down == y.bytes_down;
   };
   return std::equal(a.layers.begin(), a.layers.end(), b.layers.begin(), b.layers.end(), flops) &&
@@ -148,7 +148,7 @@ Workload workload_of(const Plan& plan, const std::vector<ParamSpec>& specs, cons
     group.layers = flops_by_layer(specs, index, model, settings.tokens_per_step * in_turn, owned);
     group.fragments = fragments_of(specs, index, method, settings, cut, owned);
     for (Fragment& fragment : group.fragments) {
-      for (Piece& piece : fragment) piece.bytes_up *= in_turn;
+      for (LayerBytes& piece : fragment) piece.bytes_up *= in_turn;
     }
     const auto known = std::find_if(work.groups.begin(), work.groups.end(),
                                     [&](const WorkerGroup& other) { return same(group, other); });

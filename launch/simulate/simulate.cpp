@@ -136,7 +136,7 @@ class Builder {
     std::vector<std::vector<Arrival>>& arrivals = arrivals_[adopt];
     arrivals.resize(groups);
     struct Sent {
-      std::vector<Piece> parts;  // of the groups
+      std::vector<LayerBytes> parts;  // of the groups
       Task merged;
     };
     std::vector<Sent> sent;
@@ -164,10 +164,10 @@ class Builder {
   }
 
   /// Reduce-scatter and all-gather over K workers: each sends (K-1)/K of either in K-1 messages.
-  Task ring(const std::vector<Piece>& parts, const std::vector<Task>& ready) {
+  Task ring(const std::vector<LayerBytes>& parts, const std::vector<Task>& ready) {
     const double workers = work_.workers();
     double bytes = 0;
-    for (const Piece& part : parts) bytes = std::max(bytes, part.bytes_up + part.bytes_down);
+    for (const LayerBytes& part : parts) bytes = std::max(bytes, part.bytes_up + part.bytes_down);
     const double seconds =
         seconds_of(bytes * (workers - 1) / workers, slower(cluster_.up_bits, cluster_.down_bits)) *
         (cluster_.full_duplex ? 1 : 2);
@@ -175,7 +175,7 @@ class Builder {
   }
 
   /// Bytes pass the worker's link and the coordinator's at the same time; the slower one counts.
-  Task upload(const std::vector<Piece>& parts, const std::vector<Task>& ready) {
+  Task upload(const std::vector<LayerBytes>& parts, const std::vector<Task>& ready) {
     const double latency = cluster_.messages_up * cluster_.latency_seconds;
     std::vector<Task> arrived;
     for (std::size_t g = 0; g < parts.size(); ++g) {
@@ -188,7 +188,7 @@ class Builder {
     return graph_.add(merger_, cluster_.merge_seconds, 0, arrived);
   }
 
-  Task download(std::size_t g, const Piece& part, Task merged) {
+  Task download(std::size_t g, const LayerBytes& part, Task merged) {
     const double latency = cluster_.messages_down * cluster_.latency_seconds;
     const Task after[] = {merged};
     const Task both[] = {
@@ -202,9 +202,9 @@ class Builder {
     return work_.groups[g].fragments[static_cast<std::size_t>(exchange.fragment)];
   }
   /// Sent and waited for in one: before the first layer.
-  static Piece whole(const Fragment& fragment) {
-    Piece sum;
-    for (const Piece& piece : fragment) {
+  static LayerBytes whole(const Fragment& fragment) {
+    LayerBytes sum;
+    for (const LayerBytes& piece : fragment) {
       sum.bytes_up += piece.bytes_up;
       sum.bytes_down += piece.bytes_down;
     }
@@ -235,7 +235,7 @@ Outcome simulate(const Workload& work, const Cluster& cluster) {
     for (const StepFlops& layer : group.layers) flops += layer.total();
     outcome.compute_seconds += share * outcome.steps * flops / (cluster.flops_per_second * group.speed);
     for (const Exchange& exchange : work.exchanges) {
-      for (const Piece& piece : group.fragments[static_cast<std::size_t>(exchange.fragment)]) {
+      for (const LayerBytes& piece : group.fragments[static_cast<std::size_t>(exchange.fragment)]) {
         outcome.bytes_up += share * piece.bytes_up;
         outcome.bytes_down += share * piece.bytes_down;
       }

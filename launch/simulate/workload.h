@@ -12,11 +12,11 @@
 namespace tessera {
 
 /// A layer's part of a fragment, in bytes on the wire per worker.
-struct Piece {
+struct LayerBytes {
   std::int32_t layer = 0;
   double bytes_up = 0, bytes_down = 0;
 };
-using Fragment = std::vector<Piece>;
+using Fragment = std::vector<LayerBytes>;
 
 /// Workers that do the same: they are simulated as one.
 struct WorkerGroup {

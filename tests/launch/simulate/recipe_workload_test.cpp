@@ -70,7 +70,7 @@ TEST(RecipeWorkload, HasTheOperationsAndBytesOfTheCostReport) {
     double flops = 0, up = 0, down = 0;
     for (const WorkerGroup& group : p.work.groups) {
       for (const StepFlops& layer : group.layers) flops += 5 * group.workers * layer.total();
-      for (const Piece& piece : group.fragments.at(0)) {
+      for (const LayerBytes& piece : group.fragments.at(0)) {
         up += group.workers * piece.bytes_up;
         down += group.workers * piece.bytes_down;
       }
