@@ -100,8 +100,8 @@ Duration ZmqLoop::patience(Instant now) const {
   Duration patience = std::chrono::seconds(1);
   if (const auto due = fetcher_.next_work(now)) patience = std::min(patience, *due - now);
   if (slow_) {
-    for (const auto& due : {slow_->control_out.next(), slow_->bulk_out.next(),
-                            slow_->control_in.next(), slow_->bulk_in.next()}) {
+    for (const auto& due : {slow_->control_out.next(), slow_->bulk_out.next(), slow_->control_in.next(),
+                            slow_->bulk_in.next()}) {
       if (due) patience = std::min(patience, *due - now);
     }
   }
