@@ -78,13 +78,6 @@ void note_uneven_owners(const Plan& plan, CostReport& report) {
   }
 }
 
-/// `slot_bytes` over a slot's link and `all_bytes` through the coordinator's, at the same time.
-double transfer_seconds(double slot_bytes, double link_bits, double all_bytes, double server_bits) {
-  const double link = link_bits > 0 ? slot_bytes * 8 / link_bits : 0;
-  const double server = server_bits > 0 ? all_bytes * 8 / server_bits : 0;
-  return std::max(link, server);
-}
-
 }  // namespace
 
 CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const CostModel& model,
@@ -127,36 +120,6 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;
-}
-
-RoundTime predict_round(const CostReport& report, const CostSettings& settings, const Cluster& cluster) {
-  RoundTime time;
-  double up = 0, down = 0, flops = 0;  // of the slowest slot
-  for (const SlotCost& slot : report.slots) {
-    flops = std::max(flops, static_cast<double>(settings.steps) * slot.step.total());
-    up = std::max(up, slot.bytes_up);
-    down = std::max(down, slot.bytes_down);
-  }
-  time.compute_seconds = flops / cluster.flops_per_second;
-  time.sync_seconds =
-      transfer_seconds(up, cluster.up_bits, report.total.bytes_up, cluster.server_bits) +
-      transfer_seconds(down, cluster.down_bits, report.total.bytes_down, cluster.server_bits) +
-      cluster.latency_seconds;
-  return time;
-}
-
-RoundTime predict_data_parallel(const CostReport& report, const CostSettings& settings,
-                                const Cluster& cluster) {
-  const SlotCost& slot = report.data_parallel;
-  const TotalCost& total = report.total_data_parallel;
-  const double steps = static_cast<double>(settings.steps);
-  RoundTime time;
-  time.compute_seconds = steps * slot.step.total() / cluster.flops_per_second;
-  time.sync_seconds =
-      transfer_seconds(slot.bytes_up, cluster.up_bits, total.bytes_up, cluster.server_bits) +
-      transfer_seconds(slot.bytes_down, cluster.down_bits, total.bytes_down, cluster.server_bits) +
-      steps * cluster.latency_seconds;
-  return time;
 }
 
 }  // namespace tessera

@@ -75,23 +75,4 @@ struct CostReport {
 CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const CostModel& model,
                    const CostSettings& settings);
 
-/// Machines and links, for a prediction.
-struct Cluster {
-  double flops_per_second = 1e10;     ///< that one slot reaches in training
-  double up_bits = 0, down_bits = 0;  ///< per second on a slot's link; 0: unlimited
-  double server_bits = 0;             ///< per second in each direction at the coordinator; 0: unlimited
-  double latency_seconds = 0;
-};
-struct RoundTime {
-  double compute_seconds = 0, sync_seconds = 0;
-  double total() const { return compute_seconds + sync_seconds; }
-  double compute_utilisation() const { return compute_seconds / total(); }
-};
-/// One synchronous round: H steps of the slowest slot, then up and down, each limited by the slot's link or
-/// by the coordinator's.
-RoundTime predict_round(const CostReport& report, const CostSettings& settings, const Cluster& cluster);
-/// The same for data parallel: H steps, each with its own exchange.
-RoundTime predict_data_parallel(const CostReport& report, const CostSettings& settings,
-                                const Cluster& cluster);
-
 }  // namespace tessera

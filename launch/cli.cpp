@@ -41,12 +41,10 @@ constexpr const char* examples =
     "\n"
     "tessera COMMAND --help shows the options of a command. Settings: docs/config.md.\n";
 
-/// Options shared by all commands that take a recipe.
-void add_recipe(CLI::App& command, RecipeOptions& recipe) {
-  command.add_option("recipe", recipe.file, "Recipe (TOML)")->required()->type_name("FILE");
-  auto over = [&recipe](const std::string& prefix) {
-    return [&recipe, prefix](const std::string& value) { recipe.overrides.push_back(prefix + value); };
-  };
+/// The recipe and --set.
+CLI::Option* add_recipe_file(CLI::App& command, RecipeOptions& recipe) {
+  CLI::Option* file =
+      command.add_option("recipe", recipe.file, "Recipe (TOML)")->required()->type_name("FILE");
   command
       .add_option_function<std::vector<std::string>>(
           "--set",
@@ -56,6 +54,15 @@ void add_recipe(CLI::App& command, RecipeOptions& recipe) {
           "Set one setting, --set sync.steps=20; repeatable, wins over the file")
       ->type_name("A.B=C")
       ->allow_extra_args(false);
+  return file;
+}
+
+/// Options shared by the commands that take a recipe.
+void add_recipe(CLI::App& command, RecipeOptions& recipe) {
+  add_recipe_file(command, recipe);
+  auto over = [&recipe](const std::string& prefix) {
+    return [&recipe, prefix](const std::string& value) { recipe.overrides.push_back(prefix + value); };
+  };
   command
       .add_option_function<std::string>("--slots", over("slots="), "Seats of the training (--set slots=K)")
       ->type_name("K");
@@ -67,6 +74,56 @@ void add_recipe(CLI::App& command, RecipeOptions& recipe) {
       ->type_name("R");
   command.add_option_function<std::string>("--seed", over("seed="), "Seed of the run (--set seed=S)")
       ->type_name("S");
+}
+
+void add_simulate_options(CLI::App& command, SimulateOptions& o) {
+  add_recipe_file(command, o.recipe)->required(false);
+  command.add_option("--workers", o.workers, "How many: 4,100 or 2..10000; default: the recipe's, 2 without")
+      ->type_name("LIST");
+  command.add_option("--table", o.table, "Reproduce a published table, cell by cell")
+      ->check(CLI::IsMember({"streaming-diloco"}))
+      ->type_name("NAME");
+  command
+      .add_option("--model", o.sizes, "Without a recipe: 1B,10B,100B or PARAMETERS:LAYERS:SECONDS_PER_STEP")
+      ->type_name("LIST");
+  command
+      .add_option("--method", o.methods,
+                  "data_parallel,diloco,streaming,eager,partial; with a recipe also: recipe")
+      ->type_name("LIST");
+  command
+      .add_option("--codec", o.codecs, "Bits of a parameter on the wire: fp32,bf16,fp4, or up/down: fp4/bf16")
+      ->type_name("LIST");
+  command.add_option("--bandwidth", o.bandwidth, "A worker's link, bit/s each way; default 1M..1T")
+      ->type_name("LIST");
+  command.add_option("--latency", o.latency, "One way: 0,10ms,100ms")->type_name("LIST");
+  command.add_option("--speeds", o.speeds, "Unequal workers: 1,0.5 (half of them half as fast)")
+      ->type_name("LIST");
+  command.add_option("--points", o.points, "Values in a range a..b; default 25")->check(CLI::Range(2, 1000));
+  command.add_option("--topology", o.topology, "server (default for a recipe) or ring")
+      ->check(CLI::IsMember({"server", "ring"}));
+  command.add_option("--server-bandwidth", o.server_bandwidth,
+                     "The coordinator's link, bit/s each way, shared by all; default 0: unlimited");
+  command.add_flag("--half-duplex", o.half_duplex, "A worker does not send while it receives");
+  command
+      .add_option("--overlap", o.overlap,
+                  "Layers leave while the backward pass goes on: on (default for --model) or off")
+      ->check(CLI::IsMember({"on", "off"}));
+  command.add_option("--gflops", o.gflops, "With a recipe: what one worker computes, GFLOP/s; default 50")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--steps", o.steps, "Without a recipe: H, inner steps per merge; default 100")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--layers-per-fragment", o.layers_per_fragment, "streaming; default 3")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--tau", o.tau, "streaming: steps of overlap; default 1")->check(CLI::NonNegativeNumber);
+  command.add_option("--trained", o.trained, "partial: share of the model that a worker trains; default 0.5")
+      ->check(CLI::Range(0.0, 1.0));
+  command.add_option("--total-steps", o.total_steps, "Inner steps of the run, for its time")
+      ->check(CLI::PositiveNumber);
+  command.add_option("--merge-seconds", o.merge_seconds, "The coordinator's work on one merge")
+      ->check(CLI::NonNegativeNumber);
+  command.add_option("--csv", o.csv, "Write the rows")->type_name("FILE");
+  command.add_option("--svg", o.svg, "Write a picture: utilisation over bandwidth")->type_name("FILE");
+  command.add_flag("--json", o.json, "For programs");
 }
 
 void add_run_options(CLI::App& command, TrainOptions& options) {
@@ -166,6 +223,10 @@ class CommandLine {
     worker->add_option("--capacity", w->capacity, "Slots that it may hold at a time")
         ->check(CLI::PositiveNumber)
         ->type_name("N");
+    worker->add_option("--link-mbits", w->link_mbits, "Imitate a slow link, Mbit/s each way (net.bandwidth)")
+        ->check(CLI::NonNegativeNumber);
+    worker->add_option("--link-latency", w->link_latency, "Likewise, ms one way (net.latency)")
+        ->check(CLI::NonNegativeNumber);
     worker->add_flag("--quiet", w->quiet, "Only warnings");
   }
 
@@ -179,6 +240,12 @@ class CommandLine {
         ->check(CLI::PositiveNumber);
     plan->add_option("--mbits", p->mbits, "Predict time: a worker's link, Mbit/s each way")
         ->check(CLI::PositiveNumber);
+
+    auto [simulate, s] =
+        add(planning, "simulate",
+            "Compute utilisation and time over bandwidth, latency, workers, size, method, codec",
+            &command_simulate);
+    add_simulate_options(*simulate, *s);
 
     auto [describe, d] =
         add(planning, "describe", "What can be set and chosen, and what it means", &command_describe);

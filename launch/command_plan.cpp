@@ -11,6 +11,8 @@
 #include "data/tokenizer.h"
 #include "launch/assemble.h"
 #include "launch/commands.h"
+#include "launch/simulate/recipe_workload.h"
+#include "launch/simulate/simulate.h"
 
 namespace tessera {
 namespace {
@@ -32,6 +34,7 @@ struct Planned {
   std::int64_t vocab = 0;
   CostSettings settings;
   CostReport cost;
+  Workload workload;
 };
 
 Result<Planned> make_planned(const RecipeOptions& options) {
@@ -41,11 +44,14 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   const CostModel shape = model.family->cost();
   const CostSettings settings = cost_settings(recipe, model);
   CostReport cost = cost_of(model.plan, model.specs, shape, settings);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  Workload workload =
+      workload_of(model.plan, model.specs, shape, *method, settings, static_cast<double>(recipe.workers));
   if (known == 0) {
     cost.notes.push_back("a vocabulary of " + std::to_string(vocab) +
                          " tokens is assumed; model.vocab says how many the tokenizer learns");
   }
-  return Planned{std::move(recipe), std::move(model), vocab, settings, std::move(cost)};
+  return Planned{std::move(recipe), std::move(model), vocab, settings, std::move(cost), std::move(workload)};
 }
 
 double frozen_elements(const std::vector<ParamSpec>& specs) {
@@ -78,16 +84,24 @@ nlohmann::ordered_json slot_json(const SlotCost& slot) {
   return json;
 }
 
+/// One round as `tessera simulate RECIPE` predicts it.
+struct RoundTime {
+  double compute_seconds = 0, sync_seconds = 0, utilisation = 1;
+  double total() const { return compute_seconds + sync_seconds; }
+};
+RoundTime predict_round(const Planned& p, const PlanOptions& options) {
+  const Outcome outcome = simulate(p.workload, {.flops_per_second = options.gflops * 1e9,
+                                                .up_bits = options.mbits * 1e6,
+                                                .down_bits = options.mbits * 1e6});
+  const double rounds = outcome.steps / static_cast<double>(p.settings.steps);
+  return {outcome.compute_seconds / rounds, outcome.waiting_seconds() / rounds,
+          outcome.compute_utilisation()};
+}
+
 nlohmann::ordered_json prediction_json(const RoundTime& time) {
   return {{"compute_seconds", time.compute_seconds},
           {"sync_seconds", time.sync_seconds},
-          {"compute_utilisation", time.compute_utilisation()}};
-}
-
-Cluster cluster_of(const PlanOptions& options) {
-  return {.flops_per_second = options.gflops * 1e9,
-          .up_bits = options.mbits * 1e6,
-          .down_bits = options.mbits * 1e6};
+          {"compute_utilisation", time.utilisation}};
 }
 
 void print_json(const Planned& p, const PlanOptions& options) {
@@ -117,8 +131,7 @@ void print_json(const Planned& p, const PlanOptions& options) {
                               {"parameters", elements_in(slice.rows, p.model.specs)},
                               {"owners", slice.owners}});
   }
-  if (options.gflops > 0)
-    json["round"] = prediction_json(predict_round(cost, p.settings, cluster_of(options)));
+  if (options.gflops > 0) json["round"] = prediction_json(predict_round(p, options));
   std::printf("%s\n", json.dump(2).c_str());
 }
 
@@ -250,12 +263,12 @@ void print_comparison(const Planned& p) {
 }
 
 void print_prediction(const Planned& p, const PlanOptions& options) {
-  const RoundTime time = predict_round(p.cost, p.settings, cluster_of(options));
+  const RoundTime time = predict_round(p, options);
   std::printf(
       "\nPredicted at %s GFLOP/s per worker and %s: a round takes %s, of which compute %.1f%%; the run %s.\n",
       format_double(options.gflops).c_str(),
       options.mbits > 0 ? (format_double(options.mbits) + " Mbit/s each way").c_str() : "unlimited links",
-      format_duration(time.total()).c_str(), 100 * time.compute_utilisation(),
+      format_duration(time.total()).c_str(), 100 * time.utilisation,
       format_duration(time.total() * static_cast<double>(p.recipe.horizon()) /
                       static_cast<double>(p.settings.steps))
           .c_str());

@@ -19,6 +19,7 @@
 #include "launch/reproduce/claims.h"
 #include "launch/reproduce/report.h"
 #include "launch/signals.h"
+#include "launch/simulate/recipe_workload.h"
 
 namespace tessera {
 namespace {
@@ -58,6 +59,9 @@ Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<
   return ResolvedUnit{.recipe = comparable_settings(recipe),
                       .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
                       .cost_settings = settings,
+                      .workload = workload_of(model.plan, model.specs, model.family->cost(),
+                                              *assemble_method(recipe, model.specs), settings,
+                                              static_cast<double>(recipe.slots)),
                       .rounds = recipe.rounds,
                       .slots = recipe.slots,
                       .eval_every = recipe.eval.every};

@@ -68,7 +68,7 @@ int run_worker_rank(const TrainOptions& options, const Rank& rank) {
   const Result<Recipe> recipe = load_recipe(options.recipe);
   if (!recipe.ok()) return report(recipe.error());
   const RunDirectory run(options.out);
-  ChildSpec worker = worker_child(run, rank.rank - 1, worker_capacity(*recipe, rank.size - 1));
+  ChildSpec worker = worker_child(run, recipe->net, rank.rank - 1, worker_capacity(*recipe, rank.size - 1));
   worker.process.output_file.clear();  // the launcher carries its lines to where it keeps those of the rank
   worker.decides = true;
   return supervise(run, {worker},

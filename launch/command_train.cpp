@@ -19,7 +19,7 @@ int command_train(const TrainOptions& options) {
   std::filesystem::remove(run.endpoints(), ignored);  // a former coordinator's
   std::vector<ChildSpec> children = {coordinator_child(run, options.resume)};
   for (std::int64_t i = 0; i < recipe.workers; ++i) {
-    children.push_back(worker_child(run, i, worker_capacity(recipe, recipe.workers)));
+    children.push_back(worker_child(run, recipe.net, i, worker_capacity(recipe, recipe.workers)));
   }
   const int code = supervise(
       run, std::move(children),

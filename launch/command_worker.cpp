@@ -42,6 +42,7 @@ int command_worker(const WorkerOptions& options) {
   role->data_folder = options.data;
   role->capacity = static_cast<int>(options.capacity);
   role->slots_folder = options.folder;
+  role->link = {options.link_mbits * 1e6, from_seconds(options.link_latency / 1e3)};
   std::string own_scratch;
   if (role->slots_folder.empty() && role->run_directory.empty()) {
     char scratch[] = "/tmp/tessera-worker-XXXXXX";

@@ -45,6 +45,8 @@ struct WorkerOptions {
   std::string data;           ///< this machine's copy of the data; empty: data.path of the recipe
   std::string folder;         ///< where slot states are kept; empty: a temporary folder
   std::int64_t capacity = 1;  ///< slots that it is willing to hold
+  double link_mbits = 0;      ///< imitates a slow link, Mbit/s each way; 0: as fast as the real one
+  double link_latency = 0;    ///< likewise, ms one way
   bool quiet = false;
 };
 int command_worker(const WorkerOptions& options);
@@ -56,6 +58,30 @@ struct PlanOptions {
   double mbits = 0;   ///< its link, in each direction; 0: unlimited
 };
 int command_plan(const PlanOptions& options);
+
+/// Lists are as launch/simulate/axis.h understands them.
+struct SimulateOptions {
+  RecipeOptions recipe;  ///< none: `sizes` are simulated
+  std::string table;     ///< a published table that is reproduced: "streaming-diloco"
+  std::string sizes = "1B";
+  std::string methods;  ///< empty: data_parallel,diloco,streaming, or recipe,diloco,data_parallel
+  std::string codecs;   ///< empty: bf16, or the recipe's own
+  std::string bandwidth = "1M..1T", latency = "0", workers, speeds = "1";
+  std::string server_bandwidth = "0";
+  std::string topology;  ///< empty: server for a recipe, ring for sizes
+  std::string
+      overlap;        ///< of communication and backward pass, "on" | "off"; empty: off for a recipe, else on
+  int points = 25;    ///< of a range a..b
+  double gflops = 0;  ///< what one worker computes, for a recipe; 0: 50, said aloud
+  std::int64_t steps = 100, layers_per_fragment = 3, tau = 1;  ///< H and streaming, for sizes
+  double trained = 0.5;                                        ///< partial: share that a worker trains
+  std::int64_t total_steps = 0;  ///< of the run; 0: the recipe's, unknown for sizes
+  double merge_seconds = 0;
+  bool half_duplex = false;
+  std::string csv, svg;  ///< files to write
+  bool json = false;
+};
+int command_simulate(const SimulateOptions& options);
 
 struct ReproduceOptions {
   std::string paper;        ///< folder under recipes/

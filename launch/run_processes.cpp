@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "base/ids.h"
+#include "base/text.h"
 #include "launch/progress.h"
 #include "launch/signals.h"
 
@@ -33,11 +34,19 @@ ChildSpec coordinator_child(const RunDirectory& run, bool resume) {
           .decides = true};
 }
 
-ChildSpec worker_child(const RunDirectory& run, std::int64_t number, std::int64_t capacity) {
+ChildSpec worker_child(const RunDirectory& run, const NetSettings& net, std::int64_t number,
+                       std::int64_t capacity) {
   const std::string text = std::to_string(number);
+  std::vector<std::string> arguments = {own_program(), "worker",     "--connect",
+                                        run.path(),    "--capacity", std::to_string(capacity)};
+  for (const auto& [flag, values] :
+       {std::pair{"--link-mbits", &net.bandwidth}, {"--link-latency", &net.latency}}) {
+    if (values->empty()) continue;
+    const double value = (*values)[static_cast<std::size_t>(number) % values->size()];
+    arguments.insert(arguments.end(), {flag, format_double(value)});
+  }
   return {.name = "worker " + text,
-          .process = {.arguments = {own_program(), "worker", "--connect", run.path(), "--capacity",
-                                    std::to_string(capacity)},
+          .process = {.arguments = arguments,
                       .environment = worker_environment(),
                       .output_file = run.text_log("worker-" + text)},
           .restart_arguments = {}};

@@ -13,7 +13,8 @@ namespace tessera {
 
 ChildSpec coordinator_child(const RunDirectory& run, bool resume);
 /// `number` names it in logs; `capacity` is how many slots it may hold.
-ChildSpec worker_child(const RunDirectory& run, std::int64_t number, std::int64_t capacity);
+ChildSpec worker_child(const RunDirectory& run, const NetSettings& net, std::int64_t number,
+                       std::int64_t capacity);
 /// Slots per worker so that `workers` of them hold all.
 std::int64_t worker_capacity(const Recipe& recipe, std::int64_t workers);
 

@@ -35,6 +35,7 @@ Result<WorkerEndpointOptions> addresses(const WorkerRoleOptions& options) {
       endpoint.transport.shared_folder = found.shared_folder;
   }
   endpoint.heartbeat_interval = heartbeat_interval;
+  endpoint.transport.link = options.link;
   return endpoint;
 }
 

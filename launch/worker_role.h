@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "comm/transport/link_throttle.h"
 #include "launch/assemble.h"
 #include "worker/worker.h"
 
@@ -21,6 +22,7 @@ struct WorkerRoleOptions {
   std::string data_folder;    ///< overrides data.path
   std::string slots_folder;   ///< where slot states are kept; empty: RUN/slots
   int capacity = 1;           ///< slots it is willing to hold
+  LinkOptions link;           ///< a slow link, imitated
 };
 /// Works until the coordinator ends it. The exit code.
 int run_worker_role(const WorkerRoleOptions& options);

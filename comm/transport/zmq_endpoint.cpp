@@ -30,7 +30,7 @@ struct ZmqEndpoint::Parts {
 namespace {
 
 Result<std::unique_ptr<SharedFolder>> open_shared(const TransportOptions& options) {
-  if (options.shared_folder.empty()) return std::unique_ptr<SharedFolder>();
+  if (options.shared_folder.empty() || options.link.slows()) return std::unique_ptr<SharedFolder>();
   return SharedFolder::open(options.shared_folder);
 }
 

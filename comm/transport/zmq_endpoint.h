@@ -8,6 +8,7 @@
 
 #include "comm/transport/bulk_fetch.h"
 #include "comm/transport/endpoint.h"
+#include "comm/transport/link_throttle.h"
 
 namespace tessera {
 
@@ -15,6 +16,7 @@ struct TransportOptions {
   std::string shared_folder;  ///< e.g. /dev/shm/tessera-XXXX, made if missing; empty: blobs always go over
                               ///< the bulk socket
   BulkOptions bulk;
+  LinkOptions link;  ///< imitates a slow link in both directions; blobs then never go through shared memory
   Duration silence =
       std::chrono::seconds(3);  ///< a connection that is silent for so long is closed and made anew
 };

@@ -15,6 +15,12 @@ constexpr std::size_t inbox_limit =
 constexpr int control_a_turn = 64;
 constexpr int bulk_a_turn = 2;  // so that a heartbeat waits for a millisecond or two of chunks at most
 
+std::size_t size_of(const Incoming& incoming) {
+  std::size_t bytes = 0;
+  for (const zmq::message_t& part : incoming.parts) bytes += part.size();
+  return bytes;
+}
+
 Instant now() {
   return std::chrono::steady_clock::now();
 }
@@ -45,6 +51,7 @@ ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const SharedFolder* shared
       fetcher_(options.transport.bulk, shared, counters_),
       wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   TESSERA_CHECK(wake_ >= 0, "no file descriptor left for an endpoint");
+  if (options.transport.link.slows()) slow_.emplace(options.transport.link);
 }
 ZmqLoop::~ZmqLoop() {
   ::close(wake_);
@@ -79,14 +86,12 @@ void ZmqLoop::run() {
     if (room) read_control();
     for (std::size_t i = sockets_->failed_handshakes(); i > 0; --i) counters_.drop(drop::handshake);
     read_bulk();
-    fetcher_.work(now(), [this](PeerId to, const ChunkRequest& request) {
-      std::vector<zmq::message_t> parts;
-      parts.push_back(message_of(encode(request)));
-      return sockets_->send(Path::bulk, to, std::move(parts)) == Sent::yes;
-    });
+    fetcher_.work(now(), [this](PeerId to, const ChunkRequest& request) { return ask(to, request); });
+    let_out(now());
     deliver_blobs();
     beat(now());
   }
+  let_out(Instant::max());  // a farewell does not wait for the slow link
   sockets_
       .reset();  // here, so that leaving messages get their time and the owner's destructor is quick after it
 }
@@ -94,6 +99,12 @@ void ZmqLoop::run() {
 Duration ZmqLoop::patience(Instant now) const {
   Duration patience = std::chrono::seconds(1);
   if (const auto due = fetcher_.next_work(now)) patience = std::min(patience, *due - now);
+  if (slow_) {
+    for (const auto& due : {slow_->control_out.next(), slow_->bulk_out.next(), slow_->control_in.next(),
+                            slow_->bulk_in.next()}) {
+      if (due) patience = std::min(patience, *due - now);
+    }
+  }
   if (heartbeat_ && options_.heartbeat_interval > Duration{}) patience = std::min(patience, next_beat_ - now);
   return std::max(patience, Duration{});
 }
@@ -114,6 +125,12 @@ void ZmqLoop::send(PeerId to, const Message& message) {
 }
 
 void ZmqLoop::send_control(PeerId to, std::vector<std::byte> frame) {
+  if (!slow_) return put_control(to, std::move(frame));
+  const Instant due = slow_->up.control(now(), frame.size());
+  slow_->control_out.push(due, {to, std::move(frame)});
+}
+
+void ZmqLoop::put_control(PeerId to, std::vector<std::byte> frame) {
   if (!sockets_->listens() && !backlog_.empty()) {
     backlog_.push_back(std::move(frame));  // behind those that wait already
   } else {
@@ -147,7 +164,12 @@ void ZmqLoop::read_control() {
   for (int i = 0; i < control_a_turn; ++i) {
     std::optional<Incoming> incoming = sockets_->receive(Path::control);
     if (!incoming) return;
-    accept_control(*std::move(incoming));
+    if (!slow_) {
+      accept_control(*std::move(incoming));
+      continue;
+    }
+    const Instant due = slow_->down.control(now(), size_of(*incoming));
+    slow_->control_in.push(due, *std::move(incoming));
   }
 }
 
@@ -167,7 +189,12 @@ void ZmqLoop::read_bulk() {
   for (int i = 0; i < bulk_a_turn; ++i) {
     std::optional<Incoming> incoming = sockets_->receive(Path::bulk);
     if (!incoming) return;
-    accept_bulk(*std::move(incoming), now());
+    if (!slow_) {
+      accept_bulk(*std::move(incoming), now());
+      continue;
+    }
+    const Instant due = slow_->down.bulk(now(), size_of(*incoming));
+    slow_->bulk_in.push(due, *std::move(incoming));
   }
 }
 
@@ -195,6 +222,18 @@ void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
   std::vector<zmq::message_t> parts;
   parts.push_back(message_of(encode(header)));
   if (header.known) parts.push_back(message_of(std::move(chunk)));
+  send_chunk(to, std::move(parts), size);
+}
+
+void ZmqLoop::send_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size) {
+  if (!slow_) return put_chunk(to, std::move(parts), size);
+  std::size_t bytes = 0;
+  for (const zmq::message_t& part : parts) bytes += part.size();
+  const Instant due = slow_->up.bulk(now(), bytes);
+  slow_->bulk_out.push(due, {to, std::move(parts), size});
+}
+
+void ZmqLoop::put_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size) {
   switch (sockets_->send(Path::bulk, to, std::move(parts))) {
     case Sent::yes:
       counters_.add(&TransportCounters::bulk_bytes_out, size);
@@ -206,6 +245,24 @@ void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
       counters_.drop(drop::no_route);
       break;
   }
+}
+
+/// False: not now. On a slow link a request takes its turn among the chunks, as it does in one connection.
+bool ZmqLoop::ask(PeerId to, const ChunkRequest& request) {
+  std::vector<zmq::message_t> parts;
+  parts.push_back(message_of(encode(request)));
+  if (!slow_) return sockets_->send(Path::bulk, to, std::move(parts)) == Sent::yes;
+  send_chunk(to, std::move(parts), 0);
+  return true;
+}
+
+/// Whatever has come to the end of the imitated link.
+void ZmqLoop::let_out(Instant now) {
+  if (!slow_) return;
+  while (auto control = slow_->control_out.pop(now)) put_control(control->to, std::move(control->frame));
+  while (auto chunk = slow_->bulk_out.pop(now)) put_chunk(chunk->to, std::move(chunk->parts), chunk->size);
+  while (auto control = slow_->control_in.pop(now)) accept_control(*std::move(control));
+  while (auto bulk = slow_->bulk_in.pop(now)) accept_bulk(*std::move(bulk), now);
 }
 
 void ZmqLoop::fetch(PeerId from, const BlobRef& ref) {

@@ -10,6 +10,7 @@
 #include "comm/transport/bulk_fetch.h"
 #include "comm/transport/bulk_offers.h"
 #include "comm/transport/inbox.h"
+#include "comm/transport/link_throttle.h"
 #include "comm/transport/zmq_endpoint.h"
 #include "comm/transport/zmq_sockets.h"
 
@@ -50,6 +51,11 @@ class ZmqLoop {
   void accept_bulk(Incoming incoming, Instant now);
   void answer(PeerId to, const ChunkRequest& request);
   void send_control(PeerId to, std::vector<std::byte> frame);
+  void put_control(PeerId to, std::vector<std::byte> frame);
+  void send_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size);
+  void put_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size);
+  bool ask(PeerId to, const ChunkRequest& request);
+  void let_out(Instant now);
   void flush_backlog();
   void beat(Instant now);
   void deliver_blobs();
@@ -66,6 +72,25 @@ class ZmqLoop {
   std::mutex tasks_mutex_;
   std::vector<Task> tasks_;
   bool stopping_ = false;
+
+  /// The imitated link, if there is one: frames that the real one has, or would carry, too early.
+  struct Slow {
+    explicit Slow(const LinkOptions& link) : up(link), down(link) {}
+    LinkThrottle up, down;
+    struct Control {
+      PeerId to;
+      std::vector<std::byte> frame;
+    };
+    struct Bulk {
+      PeerId to;
+      std::vector<zmq::message_t> parts;
+      std::uint64_t size;  ///< of the chunk; 0: a request
+    };
+    DelayLine<Control> control_out;
+    DelayLine<Bulk> bulk_out;
+    DelayLine<Incoming> control_in, bulk_in;
+  };
+  std::optional<Slow> slow_;
 
   Header header_;
   std::deque<std::vector<std::byte>> backlog_;  ///< of a worker whose coordinator cannot be reached just now

@@ -121,6 +121,13 @@ void NetSettings::fields(FieldVisitor& f) {
            "a worker that is not heard for so long loses its slots; all other timeouts follow from it",
            between(0.1, 3600)},
           lease_seconds);
+  f.field(
+      {"bandwidth",
+       "a slow link for each worker, imitated: Mbit/s each way, one for all or one per worker, in turn; 0: "
+       "as fast as the real one. Processes only, not debug",
+       at_least(0)},
+      bandwidth);
+  f.field({"latency", "likewise: ms one way on a worker's link", at_least(0)}, latency);
 }
 
 void CodecSettings::fields(FieldVisitor& f) {

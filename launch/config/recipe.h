@@ -115,6 +115,8 @@ struct NetSettings : Settings {
   std::int64_t port = 0;          ///< control; bulk takes the next one; 0: free ones
   std::int64_t metrics_port = 0;  ///< Prometheus page; 0: a free one
   double lease_seconds = 10;
+  std::vector<double> bandwidth;  ///< Mbit/s; worker i has the one of i mod their number; 0: the real link's
+  std::vector<double> latency;    ///< ms one way, likewise
   void fields(FieldVisitor& f) override;
 };
 

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "coordinator/cost.h"
 #include "launch/config/recipe.h"
+#include "launch/simulate/workload.h"
 
 namespace tessera {
 
@@ -16,6 +17,7 @@ struct ResolvedUnit {
   std::map<std::string, std::string> recipe;  ///< comparable_settings()
   CostReport cost;                            ///< of one round
   CostSettings cost_settings;
+  Workload workload;  ///< one worker per slot
   std::int64_t rounds = 0, slots = 0, eval_every = 0;
 
   double tokens() const;              ///< of the whole run, all slots

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "launch/simulate/simulate.h"
+
 namespace tessera {
 
 std::vector<double> ArmRuns::losses() const {
@@ -31,8 +33,9 @@ double ArmRuns::round_seconds(double mbits) const {
   if (!resolved) return std::numeric_limits<double>::quiet_NaN();
   const Cluster cluster{
       .flops_per_second = flops_per_second(), .up_bits = mbits * 1e6, .down_bits = mbits * 1e6};
-  const RoundTime time = predict_round(resolved->cost, resolved->cost_settings, cluster);
-  return arm->alone ? time.compute_seconds : time.total();
+  const Outcome outcome = simulate(resolved->workload, cluster);
+  const double rounds = outcome.steps / static_cast<double>(resolved->cost_settings.steps);
+  return (arm->alone ? outcome.compute_seconds : outcome.seconds) / rounds;
 }
 
 std::vector<CurvePoint> ArmRuns::mean_curve() const {

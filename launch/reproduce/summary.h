@@ -23,7 +23,8 @@ struct ArmRuns {
   /// Operations per second of processor time on one core, as measured in the slots' steps.
   double flops_per_second() const;
   /// Seconds that one round takes where every slot has a core of this speed and a link of so many Mbit/s in
-  /// each direction (0: unlimited), by predict_round(). The coordinator's own link is taken as unlimited.
+  /// each direction (0: unlimited), by the simulator (launch/simulate). The coordinator's own link is taken
+  /// as unlimited.
   double round_seconds(double mbits) const;
   /// The mean of eval losses over the seeds, at the evaluations of the run.
   std::vector<CurvePoint> mean_curve() const;

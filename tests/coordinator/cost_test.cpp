@@ -187,29 +187,5 @@ TEST(Cost, NotesThatSomeSlicesHaveMoreOwners) {
               testing::ElementsAre(testing::HasSubstr("2 owners and others 1, because 3 slots")));
 }
 
-TEST(Cost, OfARoundIsLimitedByTheLinkOrByTheCoordinator) {
-  const Gpt model = gpt(4, 1, 2, 10, 8);
-  CostSettings settings;
-  settings.tokens_per_step = 16;
-  settings.steps = 5;
-  const CostReport report = report_of(model, "mlp", 2, 4, settings);
-  Cluster cluster;
-  cluster.flops_per_second = 5 * report.slots[0].step.total();  // so a round computes for one second
-  EXPECT_DOUBLE_EQ(predict_round(report, settings, cluster).compute_utilisation(), 1);
-  cluster.up_bits = 8 * 4 * 168;        // one second up
-  cluster.down_bits = 8 * 4 * 232 / 2;  // two seconds down
-  cluster.latency_seconds = 0.5;
-  RoundTime time = predict_round(report, settings, cluster);
-  EXPECT_DOUBLE_EQ(time.compute_seconds, 1);
-  EXPECT_DOUBLE_EQ(time.sync_seconds, 3.5);
-  cluster.server_bits = 8 * 4 * 232;  // four slots at once: four seconds down, and up 4 x 168 / 232
-  time = predict_round(report, settings, cluster);
-  EXPECT_DOUBLE_EQ(time.sync_seconds, 4 + 4 * 168.0 / 232 + 0.5);
-  EXPECT_DOUBLE_EQ(time.compute_utilisation(), 1 / time.total());
-  cluster.server_bits = 0;
-  const RoundTime parallel = predict_data_parallel(report, settings, cluster);
-  EXPECT_DOUBLE_EQ(parallel.sync_seconds, 5 * (232.0 / 168 + 2 + 0.5));
-}
-
 }  // namespace
 }  // namespace tessera

@@ -117,6 +117,9 @@ inline ResolveUnit fake_resolve(const ExperimentSpec& spec, std::map<std::string
     slot.memory.weights = 1000;
     slot.bytes_up = slot.bytes_down = 500;
     const double steps = static_cast<double>(unit.cost_settings.steps);
+    unit.workload.period = unit.cost_settings.steps;
+    unit.workload.exchanges = {{0, unit.workload.period - 1, unit.workload.period}};
+    unit.workload.groups = {{static_cast<double>(unit.slots), 1, {slot.step}, {{{0, 500, 500}}}}};
     for (int i = 0; i < unit.slots; ++i) {
       unit.cost.slots.push_back(slot);
       unit.cost.total.flops += steps * slot.step.total();

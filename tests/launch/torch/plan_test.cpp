@@ -119,6 +119,37 @@ TEST(Plan, SaysItInWordsAndPredictsWhenAsked) {
                                             HasSubstr("Predicted at 10 GFLOP/s")));
 }
 
+TEST(Plan, PredictsWhatTheSimulatorDoes) {
+  const nlohmann::json plan =
+      nlohmann::json::parse(tessera(tiny({"--json", "--gflops", "10", "--mbits", "100"})).out);
+  std::vector<std::string> arguments =
+      tiny({"--json", "--gflops", "10", "--bandwidth", "100M", "--method", "recipe"});
+  arguments.front() = "simulate";
+  const auto outcome = tessera(arguments);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const nlohmann::json row = nlohmann::json::parse(outcome.out).at(0);
+  EXPECT_EQ(plan.at("round").at("compute_utilisation"), row.at("compute_utilisation"));
+  // 3 steps of 8 tokens at 1440 - 128 operations; 188 parameters up, 252 down.
+  const double compute = 3 * 8 * (480 + 512 + 448 - 128) / 10e9, sync = 4 * 8 * (188 + 252) / 100e6;
+  EXPECT_NEAR(row.at("compute_utilisation"), compute / (compute + sync), 1e-9);
+}
+
+TEST(Simulate, NamesWhatIsWrongAndEndsWith2) {
+  for (const auto& [arguments, sentence] : std::vector<std::pair<std::vector<std::string>, std::string>>{
+           {{"--method", "dilocp"}, "did you mean diloco?"},
+           {{"--bandwidth", "fast"}, "\"fast\" is no number"},
+           {{"--model", "2B"}, "PARAMETERS:LAYERS:SECONDS"},
+           {{"--codec", "morse"}, "names no number of bits"},
+           {{"--workers", "0"}, "at least 1"},
+           {{"--table", "alexnet"}, "alexnet"}}) {
+    std::vector<std::string> all = {"simulate"};
+    all.insert(all.end(), arguments.begin(), arguments.end());
+    const auto outcome = tessera(all);
+    EXPECT_EQ(outcome.code, 2) << sentence;
+    EXPECT_THAT(outcome.err, HasSubstr(sentence));
+  }
+}
+
 TEST(Plan, SaysHowTheCutIsDealt) {
   const auto uneven = tessera(tiny({"--set", "partial.slices=3", "--set", "partial.rotate_every=2", "--set",
                                     "partial.frozen=[\"embed.*\"]"}));
