@@ -98,6 +98,35 @@ TEST(RecipeWorkload, AMethodsOwnLocalHalfSaysWhen) {
               testing::ElementsAre(Exchange{0, 0, 1}));
 }
 
+/// Two fragments half a period apart, adopted `lag` steps after they left; the first versions come late.
+class Staggered final : public OuterMethod {
+ public:
+  Staggered(std::int64_t steps, std::int64_t lag) : steps_(steps), lag_(lag) {}
+  std::vector<std::vector<std::string>> fragments() const override { return {{"a"}, {"b"}}; }
+  Due due(std::int64_t step) const override {
+    Due due;
+    for (const std::int32_t f : {0, 1}) {
+      const std::int64_t offset = f * steps_ / 2;
+      if ((step + 1 + offset) % steps_ == 0) due.push.push_back(f);
+      if (step >= lag_ && (step + 1 + offset - lag_) % steps_ == 0) due.adopt.push_back(f);
+    }
+    return due;
+  }
+  std::int64_t steps_per_merge() const override { return steps_; }
+  std::vector<std::string> state_names() const override { return {}; }
+  OuterReport apply(std::int64_t, std::span<const Update>) const override { return {}; }
+
+ private:
+  std::int64_t steps_, lag_;
+};
+
+TEST(RecipeWorkload, VersionsArePairedWithTheirContributionsAcrossPeriods) {
+  for (const std::int64_t lag : {1, 3, 10, 13, 20})
+    EXPECT_THAT(exchanges_of(Staggered(10, lag)),
+                testing::ElementsAre(Exchange{1, 4, 4 + lag}, Exchange{0, 9, 9 + lag}))
+        << lag;
+}
+
 TEST(RecipeWorkload, ARoundIsLimitedByTheLinkOrByTheCoordinator) {
   const Prepared p = prepare("diloco", 2, 4, five_steps(), 4);
   const double owned = p.report.slots[0].owned_parameters, all = p.report.parameters;
