@@ -80,11 +80,15 @@ void put(wire::FragmentHead::Builder out, const FragmentHead& head) {
   put(out.initParameters(), head.parameters);
   put(out.initStateHash(), head.state_hash);
   if (head.fast) put(out.initFast(), *head.fast);
+  if (!head.update) return;
+  put(out.initUpdate(), head.update->blob);
+  put(out.initBase(), head.update->base);
 }
 FragmentHead get(wire::FragmentHead::Reader in) {
   FragmentHead head{
       {in.getFragment()}, {in.getVersion()}, get(in.getParameters()), get(in.getStateHash()), {}};
   if (in.hasFast()) head.fast = get(in.getFast());
+  if (in.hasUpdate()) head.update = {get(in.getUpdate()), get(in.getBase())};
   return head;
 }
 
