@@ -57,6 +57,7 @@ class ToyWorker {
   std::set<std::string> keeps_fast;  ///< parameters of which a slot keeps its own rows when it adopts
   PlanSchedule schedule;             ///< a worker knows who owns what at which version
   bool spoil_next = false;           ///< the next contribution holds a NaN
+  bool spoil_update = false;         ///< the next update does not work
   Wire up{}, down{};
   int parameters_fetched = 0, updates_fetched = 0;
 
@@ -89,6 +90,8 @@ class ToyWorker {
         if (fetch->update) updates_.insert_or_assign(fetch->update->blob.digest, *fetch);
         (fetch->update ? updates_fetched : parameters_fetched) += 1;
         endpoint_->fetch(coordinator_peer, fetch->update ? fetch->update->blob : fetch->blob);
+      } else if (const auto* forget = std::get_if<worker_action::Forget>(&action)) {
+        blobs_.erase(forget->digest);
       } else if (const auto* withdraw = std::get_if<worker_action::Withdraw>(&action)) {
         endpoint_->withdraw(withdraw->digest);
       } else if (const auto* adopt = std::get_if<worker_action::Adopt>(&action)) {
@@ -100,6 +103,7 @@ class ToyWorker {
   }
 
   Result<Blob> made_of(const Blob& update, const worker_action::Fetch& wanted) {
+    if (std::exchange(spoil_update, false)) return fail(ExitCode::failed, "spoilt");
     TESSERA_ASSIGN(Buffer bytes, apply_update(down, blobs_.at(wanted.update->base).buffer, update.buffer));
     Blob made(std::move(bytes));
     EXPECT_EQ(made.digest, wanted.blob.digest) << "all copies are the same";

@@ -119,6 +119,20 @@ INSTANTIATE_TEST_SUITE_P(Each, WireOfARun,
                                            Ways{"fp8_rotating", "fp8", "int2", 0, 0, 1}),
                          [](const auto& info) { return info.param.name; });
 
+TEST(Wire, FeedbackOfEitherWayChangesWhatIsLearned) {
+  std::set<std::string> last;
+  for (const auto& [up, down] : {std::pair{0.0, 0.0}, {1.0, 0.0}, {0.0, 1.0}, {0.5, 0.0}, {0.0, 0.5}}) {
+    ScratchFolder folder;
+    RigOptions options;
+    options.up = wire("int2", up);
+    options.down = wire("int2", down);
+    Rig rig(1, folder.path(), options);
+    ASSERT_TRUE(rig.finish());
+    last.insert(rig.story().back());
+  }
+  EXPECT_EQ(last.size(), 5u);
+}
+
 TEST(Wire, Fp32ByNameIsTheSameRunAsWithoutACodec) {
   ScratchFolder plain, named;
   RigOptions options;
@@ -127,6 +141,28 @@ TEST(Wire, Fp32ByNameIsTheSameRunAsWithoutACodec) {
   Rig second(1, named.path(), options);
   ASSERT_TRUE(first.finish() && second.finish());
   EXPECT_EQ(first.story(), second.story());
+}
+
+TEST(Wire, AnUpdateThatFailsIsFollowedByTheWholeVersion) {
+  RigOptions options;
+  options.down = wire("int8");
+  ScratchFolder folder, other;
+  Rig rig(1, folder.path(), options), undisturbed(1, other.path(), options);
+  int all = 0, updates = 0;
+  bool spoilt = false;
+  for (int i = 0; i < 20000 && !rig.coordinator->done(); ++i) {
+    if (!rig.workers.empty()) {
+      ToyWorker& worker = *rig.workers[0];
+      all = worker.parameters_fetched;
+      updates = worker.updates_fetched;
+      if (updates == 2 && !std::exchange(spoilt, true)) worker.spoil_update = true;
+    }
+    rig.pump();
+  }
+  EXPECT_EQ(all, 2) << "the first version, and the one whose update failed";
+  EXPECT_EQ(updates, 6) << "and the next is an update again";
+  ASSERT_TRUE(undisturbed.finish());
+  EXPECT_EQ(rig.story(), undisturbed.story());
 }
 
 TEST(Wire, ASliceWithoutOwnersIsHeldBitForBitByCodecsWithoutAZero) {
