@@ -1,5 +1,5 @@
-// Codecs: stateless byte encodings of rows of floats, for contributions and published parameters. What keeps
-// state between merges (error feedback) is a method and lives in optim/outer.
+// Codecs: stateless byte encodings of floats, for contributions and published updates. What keeps state
+// between merges is error feedback (comm/feedback.h), which works with any of them.
 #pragma once
 #include <cstddef>
 #include <span>
@@ -18,12 +18,22 @@ class Codec {
 
   /// True: the bytes carry the values themselves (theta_end), so nothing is rounded on the way and the
   /// receiver forms the delta in fp64. False: they carry an approximation of a delta.
-  virtual bool carries_values() const = 0;
+  virtual bool carries_values() const { return false; }
   /// Bytes that `elements` floats take, whatever their values: both sides check it.
   virtual std::size_t encoded_bytes(std::size_t elements) const = 0;
-  virtual Buffer encode(std::span<const float> values) const = 0;
-  /// Fills `values`; fails when the number of bytes does not fit their number, or the bytes mean nothing.
+  /// Fills `bytes`, which are encoded_bytes(values.size()), at any address. A function of the values alone,
+  /// on every processor. Values that are not finite, or too large for the format, decode to something that is
+  /// not finite, so that the receiver's check finds them.
+  virtual void encode(std::span<const float> values, MutableBytes bytes) const = 0;
+  /// Fills `values`, the same bits on every processor; fails when the number of bytes does not fit their
+  /// number, or the bytes mean nothing.
   virtual Status decode(Bytes bytes, std::span<float> values) const = 0;
+
+  Buffer encode(std::span<const float> values) const {
+    Buffer buffer = Buffer::allocate(encoded_bytes(values.size()));
+    encode(values, buffer.bytes);
+    return buffer;
+  }
 };
 
 }  // namespace tessera

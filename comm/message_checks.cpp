@@ -105,6 +105,7 @@ class Checker {
     number(h.fragment.value >= 0 && h.version.value >= 0);
     blob(h.parameters);
     if (h.fast) blob(*h.fast);
+    if (h.update) blob(h.update->blob);
   }
   void rows(const RowSet& set) {
     count(set.size(), Limits::params);

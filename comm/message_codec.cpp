@@ -13,7 +13,6 @@ namespace tessera {
 namespace {
 
 constexpr std::uint32_t protocol_number = 1;
-
 // ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one ----
 
 void put(wire::Bits128::Builder out, const Bits128& bits) {
@@ -80,11 +79,13 @@ void put(wire::FragmentHead::Builder out, const FragmentHead& head) {
   put(out.initParameters(), head.parameters);
   put(out.initStateHash(), head.state_hash);
   if (head.fast) put(out.initFast(), *head.fast);
+  if (head.update) put(out.initUpdate(), head.update->blob);
+  put(out.initBase(), head.update ? head.update->base : Digest());
 }
 FragmentHead get(wire::FragmentHead::Reader in) {
-  FragmentHead head{
-      {in.getFragment()}, {in.getVersion()}, get(in.getParameters()), get(in.getStateHash()), {}};
+  FragmentHead head{{in.getFragment()}, {in.getVersion()}, get(in.getParameters()), get(in.getStateHash())};
   if (in.hasFast()) head.fast = get(in.getFast());
+  if (in.hasUpdate()) head.update = {get(in.getUpdate()), get(in.getBase())};
   return head;
 }
 

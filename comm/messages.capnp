@@ -74,6 +74,8 @@ struct FragmentHead {
   parameters @2 :BlobRef;
   stateHash @3 :Bits128;
   fast @4 :BlobRef;  # absent: none
+  update @5 :BlobRef;  # absent: none
+  base @6 :Bits128;    # of the update
 }
 struct Grant {
   slot @0 :Int32;

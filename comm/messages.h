@@ -125,6 +125,14 @@ struct FragmentHead {  ///< a committed version of a fragment, to be adopted
   Digest state_hash;
   std::optional<BlobRef>
       fast;  ///< the owners' own values of what is cut, where those differ from `parameters`
+  struct Update {
+    BlobRef blob;
+    Digest base;  ///< digest of the parameters that it makes `parameters` of
+    auto operator<=>(const Update&) const = default;
+  };
+  /// The short way to `parameters` for whoever has the version before (comm/changes.h), where a codec makes
+  /// one.
+  std::optional<Update> update{};
   auto operator<=>(const FragmentHead&) const = default;
 };
 struct Grant {  ///< lease of a slot; idempotent

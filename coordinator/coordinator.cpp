@@ -199,25 +199,6 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
   for (SlotId slot : complete) finish_fetch(slot);
 }
 
-Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
-  if (parts_.hand_over.is_on()) {
-    const TensorMap moments = take_moments(tensors);
-    RowSet rows = parts_.hand_over.rows(key.slot, key.version);
-    const std::vector<std::string>& names = fragments_[key.fragment.value];
-    std::erase_if(rows, [&](const auto& entry) {
-      return std::find(names.begin(), names.end(), entry.first) == names.end();
-    });
-    TESSERA_TRY(validate_moments(parts_.hand_over, moments, rows, parts_.specs));
-  }
-  return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
-}
-
-TensorMap Coordinator::initial_outer_state() const {
-  TensorMap state = merger_.initial_state(theta_);
-  state.merge(initial_moments(parts_.hand_over, parts_.specs));
-  return state;
-}
-
 void Coordinator::finish_fetch(SlotId slot) {
   using Outcome = event::Fetched::Outcome;
   auto node = fetching_.extract(slot);
@@ -232,9 +213,8 @@ void Coordinator::finish_fetch(SlotId slot) {
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const auto contribution =
-      decode_safetensors(blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  const Status valid =
-      contribution.ok() ? validate(key, contribution->tensors) : Status(contribution.error());
+      contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
+  const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;
     fetched.reason = valid.error().message;
@@ -252,22 +232,29 @@ Status Coordinator::perform(const action::Merge& merge) {
   std::vector<TensorMap> moments;  // in slot order, as the record is
   for (const StagedRecord& record : sealed.contributions) {
     TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
-    TESSERA_ASSIGN(SafetensorsFile file,
-                   decode_safetensors(bytes, "staged contribution " + record.digest.hex()));
-    moments.push_back(take_moments(file.tensors));
-    inputs.push_back({record.key.slot, std::move(file.tensors)});
+    TESSERA_ASSIGN(TensorMap tensors,
+                   contribution_of(record.key, bytes, "staged contribution " + record.digest.hex()));
+    moments.push_back(take_moments(tensors));
+    inputs.push_back({record.key.slot, std::move(tensors)});
+  }
+  TensorMap base;
+  if (parts_.down.rounds()) {
+    for (const auto& [name, tensor] : fragment_parameters(sealed.fragment))
+      base.emplace(name, tensor.clone());
   }
   const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
   if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version))
     merge_moments(parts_.hand_over, moments, parts_.specs, outer_);
+  TensorMap update;
+  if (parts_.down.rounds()) update = round_update(sealed.fragment, base, outcome.uncovered_rows);
   const auto merged_at = std::chrono::steady_clock::now();
   // Slices whose turn comes later have no owner, and are not missed.
   RowSet missed = outcome.uncovered_rows;
   if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
   const TensorMap tensors = fragment_state(sealed.fragment);
   TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
-  const FragmentHead head = offer_head(sealed.fragment, version, {});
+  const FragmentHead head = offer_head(sealed.fragment, version, {}, std::move(update));
   const auto saved_at = std::chrono::steady_clock::now();
   phases_[version].commit = seconds(saved_at - merged_at);
   phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
@@ -284,23 +271,10 @@ Status Coordinator::perform(const action::Merge& merge) {
                      .uncovered = elements_in(missed, parts_.specs),
                      .seconds = seconds(merged_at - begin),
                      .fast = head.fast,
+                     .update = head.update,
                      .outer = outcome.outer,
                      .delta_norm = outcome.delta_norm});
   return {};
-}
-
-TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
-  TensorMap tensors;
-  for (const std::string& name : fragments_[fragment.value]) tensors.emplace(name, theta_.at(name));
-  return tensors;
-}
-
-TensorMap Coordinator::fragment_state(FragmentId fragment) const {
-  TensorMap tensors = fragment_parameters(fragment);
-  for (const auto& [name, tensor] : outer_) {
-    if (tensors.count(name.substr(name.find('/') + 1))) tensors.emplace(name, tensor);
-  }
-  return tensors;
 }
 
 /// Whether a staged file is still needed: equal contributions share one.
@@ -315,23 +289,6 @@ bool Coordinator::is_wanted(const Digest& staged) const {
     }
   }
   return false;
-}
-
-FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain) {
-  TensorMap tensors = fragment_parameters(fragment);
-  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version)) {
-    for (const auto& [name, tensor] : fragment_state(fragment)) {
-      if (name.starts_with(moment_prefix)) tensors.emplace(name, tensor);
-    }
-  }
-  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
-  std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
-  FragmentHead head{fragment, version, ref, chain, std::nullopt};
-  if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
-    head.fast = endpoint_.offer(Blob(encode_safetensors(fast)));
-    offered.push_back(head.fast->digest);
-  }
-  return head;
 }
 
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "comm/changes.h"
 #include "comm/transport/endpoint.h"
 #include "coordinator/decide.h"
 #include "coordinator/hand_over.h"
@@ -26,6 +27,7 @@ struct CoordinatorParts {
   std::shared_ptr<const OuterMethod> method;
   MergeSettings merge{};
   HandOver hand_over{};
+  Wire up{}, down{};                       ///< contributions, and updates of published versions
   std::function<RowSet(Version)> trained;  ///< rows that some slot owns at a version; empty: all
   TensorMap initial;                       ///< parameters before training, F32 by name
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
@@ -79,10 +81,16 @@ class Coordinator {
   void record_checkpoint(double took_seconds, double bytes);
   void update_gauges();
 
+  // What blobs consist of (contents.cpp).
   /// Parameters and outer state of a fragment, by the names that its state digest is made over.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
+  RowSet fragment_rows(FragmentId fragment) const;  ///< of its weights
   TensorMap initial_outer_state() const;
+  /// The F32 tensors of a contribution. Error: damaged.
+  Result<TensorMap> contribution_of(const MergeKey& key, const Buffer& bytes, const std::string& where) const;
+  /// Makes a merged fragment what its update carries of the change from `base`; the update's tensors.
+  TensorMap round_update(FragmentId fragment, const TensorMap& base, const RowSet& unmoved);
   /// Parameters and moments of a contribution are those of the rows that the slot owns.
   Status validate(const MergeKey& key, TensorMap tensors) const;
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
@@ -93,7 +101,8 @@ class Coordinator {
   std::optional<Buffer> older_slot_state(SlotId slot, Digest& digest) const;
   bool all_were_exact() const;
   bool is_wanted(const Digest& staged) const;
-  FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain);
+  /// `update`: the tensors of an update on the newest published version; empty: there is none.
+  FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, TensorMap update = {});
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
 
   CoordinatorParts parts_;

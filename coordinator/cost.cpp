@@ -19,6 +19,21 @@ double elements_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
   return elements;
 }
 
+/// On the wire: every run of rows is a piece of its own.
+double wire_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, double per_parameter,
+                  const std::function<double(std::int64_t)>& of_piece) {
+  double bytes = 0;
+  for (const ParamSpec& spec : specs) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end() || spec.role != Role::weight) continue;
+    for (const Rows& range : ranges->second) {
+      const std::int64_t elements = range.count() * spec.row_size();
+      bytes += of_piece ? of_piece(elements) : per_parameter * static_cast<double>(elements);
+    }
+  }
+  return bytes;
+}
+
 /// Activations, passing buffers and gradients of a step, on top of the weights and moments that are there.
 void add_step_memory(SlotCost& cost, const RowSet& rows, const CostModel& model,
                      const CostSettings& settings) {
@@ -37,8 +52,8 @@ double stored_elements(const std::vector<ParamSpec>& specs) {
   return elements;
 }
 
-SlotCost slot_cost(const RowSet& rows, const std::vector<ParamSpec>& specs, double parameters,
-                   const CostModel& model, const CostSettings& settings) {
+SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vector<ParamSpec>& specs,
+                   double parameters, const CostModel& model, const CostSettings& settings) {
   SlotCost cost;
   const double owned = elements_of(rows, specs);
   cost.owned_parameters = owned;
@@ -49,8 +64,8 @@ SlotCost slot_cost(const RowSet& rows, const std::vector<ParamSpec>& specs, doub
   cost.memory.moments = kFloat * settings.moments_per_parameter * owned;
   cost.memory.anchor = settings.anchor ? kFloat * owned : 0;
   cost.received = kFloat * parameters;
-  cost.bytes_up = settings.bytes_up * owned;
-  cost.bytes_down = settings.bytes_down * parameters;
+  cost.bytes_up = wire_bytes(rows, specs, settings.bytes_up, settings.piece_bytes_up);
+  cost.bytes_down = wire_bytes(published, specs, settings.bytes_down, settings.piece_bytes_down);
   add_step_memory(cost, rows, model, settings);
   return cost;
 }
@@ -88,7 +103,16 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
     if (spec.role == Role::weight) add_rows(everything, spec.name, {0, spec.rows()});
   }
   report.parameters = elements_of(everything, specs);
-  report.diloco = slot_cost(everything, specs, report.parameters, model, settings);
+  report.diloco = slot_cost(everything, everything, specs, report.parameters, model, settings);
+  RowSet published = everything;
+  if (settings.updates) {  // whose turn comes later is not in an update
+    published.clear();
+    for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
+      for (const auto& [name, ranges] : plan.owned_by(slot)) {
+        for (const Rows& range : ranges) add_rows(published, name, range);
+      }
+    }
+  }
 
   // Data parallel exchanges a gradient and new parameters in every one of the H steps, and needs no start
   // copy.
@@ -103,9 +127,10 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   }
   double shares = 0, peaks = 0;
   for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
-    report.slots.push_back(slot_cost(plan.owned_by(slot), specs, report.parameters, model, settings));
+    report.slots.push_back(
+        slot_cost(plan.owned_by(slot), published, specs, report.parameters, model, settings));
     report.slots.back().slot = slot;
-    if (settings.fetches_fast) report.slots.back().bytes_down += settings.bytes_down * cut;
+    if (settings.fetches_fast) report.slots.back().bytes_down += kFloat * cut;  // never encoded
     shares += report.slots.back().trainable_share;
     peaks += report.slots.back().peak;
     add(report.total, report.slots.back(), settings);

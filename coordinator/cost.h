@@ -3,6 +3,7 @@
 // end of a run. The formulas of operations and of a step's memory are in base/cost_model.h.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,10 @@ struct CostSettings {
   std::int64_t steps = 100;             ///< H: inner steps per round
   double moments_per_parameter = 2;     ///< fp32 state tensors of the inner optimizer (AdamW 2)
   bool anchor = true;                   ///< the slot keeps a start copy of what it trains
-  double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire
+  double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces
+  /// The same to the byte, of a piece of so many parameters; empty: as many times the above.
+  std::function<double(std::int64_t elements)> piece_bytes_up{}, piece_bytes_down{};
+  bool updates = false;       ///< versions come as encoded updates of what anybody trains, not whole
   bool keeps_fast = false;    ///< the coordinator keeps the owners' values of what is cut beside the others'
   bool fetches_fast = false;  ///< and slots take them with every version
 };

@@ -222,6 +222,7 @@ Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> 
       fragments_(method_->fragments()) {
   TESSERA_CHECK(!settings_.keeps_fast || method_->payload() == Payload::theta_end,
                 ": fast values need contributions that are parameters");
+  TESSERA_CHECK(!settings_.keeps_fast || !settings_.brings_changes, ": fast values are not made of changes");
   for (std::size_t i = 0; i < specs_.size(); ++i) index_.emplace(specs_[i].name, i);
   std::set<std::string> seen;
   for (const auto& fragment : fragments_) {
@@ -298,7 +299,8 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   for (const std::string& name : names) {
     const ParamSpec& spec = spec_of(name);
     const std::span<float> values = floats_of(theta, name, spec);
-    const bool from_start = spec.role == Role::weight && method_->payload() == Payload::theta_end;
+    const bool from_start =
+        spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
     Mean mean(rest.first(values.size()), spec.rows());
     rest = rest.subspan(values.size());
     mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>(),

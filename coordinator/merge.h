@@ -41,6 +41,8 @@ struct MergeSettings {
   bool keeps_fast = false;
   /// partial.average = "slots": divide by so many instead of by the m owners that contributed. 0: by owners.
   std::int32_t average_over = 0;
+  bool brings_changes =
+      false;  ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
 };
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error

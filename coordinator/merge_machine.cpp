@@ -265,13 +265,17 @@ void Step::merged(const event::Merged& event) {
   commit.evaluate = event.fragment == s_.last_fragment() && s_.settings.evaluation_due(event.version);
   commit.totals = totals_of(sealed, event, seconds(now_ - state.opened));
   state = State::Fragment{
-      {event.fragment, event.version, event.parameters, commit.chain, event.fast}, false, now_, std::nullopt};
+      {event.fragment, event.version, event.parameters, commit.chain, event.fast, event.update},
+      false,
+      now_,
+      std::nullopt};
   std::set<Incarnation> holders;
   for (const SlotLedger& slot : s_.ledger.slots) {
     if (s_.members.serving(slot.holder)) holders.insert(slot.holder);
   }
   const std::uint64_t fast = event.fast && s_.settings.fast_for_all ? event.fast->size : 0;
-  commit.totals.bytes_down = (event.parameters.size + fast) * holders.size();
+  const std::uint64_t parameters = event.update ? event.update->blob.size : event.parameters.size;
+  commit.totals.bytes_down = (parameters + fast) * holders.size();
   const std::size_t before = out_.actions.size();
   append(commit);
   because(detail::describe("version ", event.version, " committed"));

@@ -101,7 +101,8 @@ struct Merged {
   BlobRef parameters;  ///< offered for fetching
   std::int64_t uncovered = 0;
   double seconds = 0;
-  std::optional<BlobRef> fast{};  ///< offered too, where owners keep values of their own
+  std::optional<BlobRef> fast{};                 ///< offered too, where owners keep values of their own
+  std::optional<FragmentHead::Update> update{};  ///< offered too, where updates are encoded
   OuterReport outer{};
   double delta_norm = 0;
 };

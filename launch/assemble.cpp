@@ -24,11 +24,17 @@ std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
   return make<Family>(recipe.model.family, {.vocab = vocab})->cost().context;
 }
 
+/// Bytes of a piece of so many parameters.
+std::function<double(std::int64_t)> bytes_of(const Choice& choice) {
+  const std::shared_ptr<const Codec> codec = make<Codec>(choice, {});
+  return [codec](std::int64_t elements) {
+    return static_cast<double>(codec->encoded_bytes(static_cast<std::size_t>(elements)));
+  };
+}
+
 double bytes_per_parameter(const Choice& codec) {
-  constexpr std::size_t many = 1 << 20;
-  return static_cast<double>(
-             Registry<Codec>::builtin().make(codec.name, *codec.settings, {})->encoded_bytes(many)) /
-         many;
+  constexpr std::int64_t many = 1 << 20;
+  return bytes_of(codec)(many) / static_cast<double>(many);
 }
 
 }  // namespace
@@ -142,11 +148,16 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
+Wire assemble_wire(const Choice& codec, double feedback) {
+  return {make<Codec>(codec, {}), feedback};
+}
+
 MergeSettings merge_settings(const Recipe& recipe, const Plan& plan) {
   return {.cut = plan.cut_params(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .average_over =
-              recipe.partial.average == "slots" ? static_cast<std::int32_t>(recipe.slots) : std::int32_t{0}};
+              recipe.partial.average == "slots" ? static_cast<std::int32_t>(recipe.slots) : std::int32_t{0},
+          .brings_changes = assemble_wire(recipe.codec.up, 0).rounds()};
 }
 
 bool fast_for_all(const Recipe& recipe, const Plan& plan) {
@@ -171,6 +182,9 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .anchor = method->steps_locally(),
           .bytes_up = bytes_per_parameter(recipe.codec.up),
           .bytes_down = bytes_per_parameter(recipe.codec.down),
+          .piece_bytes_up = bytes_of(recipe.codec.up),
+          .piece_bytes_down = bytes_of(recipe.codec.down),
+          .updates = assemble_wire(recipe.codec.down, 0).rounds(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};
 }

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/params.h"
 #include "base/tensor.h"
+#include "comm/changes.h"
 #include "coordinator/cost.h"
 #include "coordinator/merge.h"
 #include "data/prepare.h"
@@ -59,6 +60,8 @@ std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
 /// Whether moments travel with slices that change owners. Where the coordinator steps, it keeps them anyway.
 bool hands_over(const Recipe& recipe, const OuterMethod& method);
 ClipSettings clip_settings(const Recipe& recipe);
+/// The codec of one direction with its share of error feedback.
+Wire assemble_wire(const Choice& codec, double feedback);
 MergeSettings merge_settings(const Recipe& recipe, const Plan& plan);
 /// Whether every version's fast values have to be fetched, since slices have several owners, or change them.
 bool fast_for_all(const Recipe& recipe, const Plan& plan);

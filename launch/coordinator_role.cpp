@@ -71,6 +71,8 @@ class LiveRole final : public CoordinatorRole {
         .method = method,
         .merge = merge_settings(recipe, model.plan),
         .hand_over = hand_over_of(recipe, model, *method),
+        .up = assemble_wire(recipe.codec.up, recipe.codec.up_feedback),
+        .down = assemble_wire(recipe.codec.down, recipe.codec.down_feedback),
         .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),

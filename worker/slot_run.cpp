@@ -11,6 +11,7 @@ namespace tessera {
 namespace {
 
 constexpr std::string_view inner_prefix = "inner/";
+constexpr std::string_view feedback_prefix = "feedback/";
 constexpr std::string_view since_prefix = "slot/since/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
@@ -109,6 +110,33 @@ at::Tensor gathered(const std::vector<MomentRows>& from, Rows rows) {
   return whole;
 }
 
+/// The residuals of what is owned now: rows that come have none, which is zero.
+TensorMap residuals_of(const TensorMap& before, const RowSet& owned, const std::vector<ParamSpec>& specs) {
+  TensorMap after;
+  for (const ParamSpec& spec : specs) {
+    const auto ranges = owned.find(spec.name);
+    if (before.empty() || ranges == owned.end()) continue;
+    for (const Rows& range : ranges->second) {
+      std::vector<std::int64_t> shape = spec.shape;
+      if (!shape.empty()) shape[0] = range.count();
+      HostTensor piece = HostTensor::zeros(DType::f32, shape);
+      for (auto at = before.lower_bound(spec.name); at != before.end() && at->first.starts_with(spec.name);
+           ++at) {
+        const PieceRows from = rows_of_piece(at->first, spec.rows());
+        const Rows common{std::max(range.begin, from.rows.begin), std::min(range.end, from.rows.end)};
+        if (from.param != spec.name || common.count() <= 0) continue;
+        const auto row = static_cast<std::size_t>(spec.row_size());
+        std::ranges::copy(
+            at->second.as<float>().subspan(static_cast<std::size_t>(common.begin - from.rows.begin) * row,
+                                           static_cast<std::size_t>(common.count()) * row),
+            piece.as<float>().begin() + (common.begin - range.begin) * spec.row_size());
+      }
+      after.emplace(piece_name(spec.name, range, spec.rows()), std::move(piece));
+    }
+  }
+  return after;
+}
+
 std::map<std::string, std::int64_t> all_rows(const std::vector<ParamSpec>& specs) {
   std::map<std::string, std::int64_t> rows;
   for (const ParamSpec& spec : specs) rows[spec.name] = spec.rows();
@@ -153,6 +181,7 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   }
   owned = std::move(rows);
   since = std::move(ages);
+  residuals = residuals_of(residuals, owned, specs);
 
   std::map<std::string, at::Tensor> state;
   const std::map<std::string, std::int64_t> count = all_rows(specs);
@@ -206,6 +235,7 @@ TensorMap SlotRun::state(const SlotProgress& progress) const {
   TensorMap state;
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
+  for (const auto& [piece, tensor] : residuals) state.emplace(std::string(feedback_prefix) + piece, tensor);
   for (const auto& [param, came] : since) {
     for (const auto& [rows, at] : came) {
       state.emplace(std::string(since_prefix) + piece_name(param, rows, -1),
@@ -228,6 +258,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   for (const auto& [name, tensor] : state) {
     if (name.starts_with(inner_prefix)) {
       moments.emplace(name.substr(inner_prefix.size()), torch_view(tensor));
+    } else if (name.starts_with(feedback_prefix)) {
+      residuals.emplace(name.substr(feedback_prefix.size()), tensor.clone());
     } else if (name.starts_with(since_prefix)) {
       TESSERA_ASSIGN(auto at, integers(state, name, slot));
       const PieceRows piece = rows_of_piece(name.substr(since_prefix.size()), 0);

@@ -58,12 +58,36 @@ void Worker::take(const Arrival& arrival) {
     return;
   }
   const auto& fetched = std::get<BlobArrived>(arrival);
-  if (!fetched.blob.ok()) {
-    feed(worker_event::FetchDone{fetched.ref.digest, false, fetched.blob.error().message});
+  Digest digest = fetched.ref.digest;
+  Result<Blob> blob = fetched.blob;
+  if (const auto update = updates_.extract(digest)) {
+    const worker_action::Fetch& wanted = update.mapped();
+    digest = wanted.blob.digest;
+    if (blob.ok()) blob = made_of(*blob, wanted);
+    if (!blob.ok()) log_warning("fetching all parameters instead of an update: ", blob.error().message);
+  }
+  if (!blob.ok()) {
+    feed(worker_event::FetchDone{digest, false, blob.error().message});
     return;
   }
-  blobs_.insert_or_assign(fetched.ref.digest, *fetched.blob);
-  feed(worker_event::FetchDone{fetched.ref.digest, true, {}});
+  blobs_.insert_or_assign(digest, *blob);
+  feed(worker_event::FetchDone{digest, true, {}});
+}
+
+void Worker::fetch(const worker_action::Fetch& action) {
+  if (action.update) updates_.insert_or_assign(action.update->blob.digest, action);
+  endpoint_.fetch(coordinator_peer, action.update ? action.update->blob : action.blob);
+}
+
+Result<Blob> Worker::made_of(const Blob& update, const worker_action::Fetch& wanted) {
+  const auto base = blobs_.find(wanted.update->base);
+  if (base == blobs_.end() || !parts_ || !parts_->down.rounds())
+    return fail(ExitCode::failed, "the version before is not here any more");
+  TESSERA_ASSIGN(Buffer parameters, apply_update(parts_->down, base->second.buffer, update.buffer));
+  Blob made(std::move(parameters));
+  if (made.digest != wanted.blob.digest)
+    return fail(ExitCode::failed, "it makes other parameters of the version before than were published");
+  return made;
 }
 
 void Worker::feed(const WorkerEvent& event) {
@@ -89,7 +113,7 @@ void Worker::perform(const WorkerAction& action) {
           [this](const worker_action::Identify& a) {
             endpoint_.identify(a.job, a.epoch, machine_.incarnation());
           },
-          [this](const worker_action::Fetch& a) { endpoint_.fetch(coordinator_peer, a.blob); },
+          [this](const worker_action::Fetch& a) { fetch(a); },
           [this](const worker_action::Forget& a) { blobs_.erase(a.digest); },
           [this](const worker_action::Withdraw& a) { endpoint_.withdraw(a.digest); },
           [this](const worker_action::Adopt& a) {
@@ -257,8 +281,8 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
   replica_->activate(run);
-  const TensorMap own =
-      parts_->method->payload() == Payload::gradient ? replica_->own_gradients() : replica_->own_values();
+  const bool is_gradient = parts_->method->payload() == Payload::gradient;
+  const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
   worker_event::Contributed contributed{.slot = action.slot,
                                         .attempt = action.attempt,
                                         .parts = {},
@@ -273,6 +297,8 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       const std::string param = piece.substr(0, piece.find('['));
       if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
     }
+    if (parts_->up.rounds())
+      part = encode_pieces(parts_->up, part, is_gradient ? nullptr : &run.adopted, run.residuals);
     if (parts_->hands_over) {
       RowSet moving = parts_->hands_over(run.slot, known.version);
       std::erase_if(moving, [&](const auto& rows) {

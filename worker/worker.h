@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/clock.h"
+#include "comm/changes.h"
 #include "comm/transport/endpoint.h"
 #include "data/source.h"
 #include "models/family.h"
@@ -38,6 +39,7 @@ struct WorkerParts {
   std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
   CutSettings cut;
+  Wire up, down;                                ///< contributions, and updates of published versions
   bool fast_for_all = false;                    ///< WorkPlan::fast_for_all
   Durability durability = Durability::process;  ///< of slot states
   Version rounds;                               ///< merges of each fragment in the whole run
@@ -69,6 +71,9 @@ class Worker {
   void perform(const WorkerAction& action);
   void feed(const WorkerEvent& event);
   void take(const Arrival& arrival);
+  void fetch(const worker_action::Fetch& action);
+  /// The parameters that an update, fetched in their place, makes of the version before.
+  Result<Blob> made_of(const Blob& update, const worker_action::Fetch& wanted);
   WorkerEvent work(const worker_action::Configure& action);
   WorkerEvent work(const worker_action::Restore& action);
   WorkerEvent work(const worker_action::Run& action);
@@ -97,8 +102,9 @@ class Worker {
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<Trainer> trainer_;
   std::map<SlotId, SlotRun> runs_;
-  std::map<Digest, Blob> blobs_;         ///< fetched, until Forget
-  std::optional<WorkerAction> pending_;  ///< the one work action that is not answered yet
+  std::map<Digest, Blob> blobs_;                    ///< fetched, until Forget
+  std::map<Digest, worker_action::Fetch> updates_;  ///< under way, by the digest of the update
+  std::optional<WorkerAction> pending_;             ///< the one work action that is not answered yet
   struct Evaluation {
     Evaluated sums;
     std::uint64_t next_batch = 0;

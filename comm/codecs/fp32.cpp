@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstring>
 
-#include "comm/codec.h"
+#include "comm/codec_parts.h"
 
 namespace tessera {
 namespace {
@@ -14,15 +14,13 @@ class Fp32 final : public Codec {
   Fp32(const NoSettings&, const Context&) {}
   bool carries_values() const override { return true; }
   std::size_t encoded_bytes(std::size_t elements) const override { return elements * sizeof(float); }
-  Buffer encode(std::span<const float> values) const override {
-    return Buffer::copy_of(std::as_bytes(values));
+  void encode(std::span<const float> values, MutableBytes bytes) const override {
+    TESSERA_CHECK_EQ(bytes.size(), values.size_bytes());
+    if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
   }
 
   Status decode(Bytes bytes, std::span<float> values) const override {
-    if (bytes.size() != values.size_bytes()) {
-      return fail(ExitCode::failed, "fp32: ", bytes.size(), " bytes came for ", values.size(),
-                  " floats, which take ", values.size_bytes());
-    }
+    TESSERA_TRY(check_encoded_size(*this, "fp32", bytes, values.size()));
     if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     return {};
   }

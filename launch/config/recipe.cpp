@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -10,6 +11,10 @@
 #include "optim/outer.h"
 
 namespace tessera {
+
+namespace {
+constexpr const char* exact_codec = "fp32";  // the one that carries parameters, not changes
+}
 
 Choice::Choice(const SettingsCatalog* from, const std::string& preferred) : catalog(from) {
   TESSERA_CHECK(catalog != nullptr, ": no catalog to choose ", preferred, " from");
@@ -133,6 +138,25 @@ void NetSettings::fields(FieldVisitor& f) {
 void CodecSettings::fields(FieldVisitor& f) {
   up.visit(f, {"up", "encoding of what slots send"});
   down.visit(f, {"down", "encoding of what the coordinator publishes"});
+  f.field(
+      {"up_feedback",
+       "error feedback: share of what encoding left out that a slot adds to its next contribution; 0: none",
+       fraction()},
+      up_feedback);
+  f.field({"down_feedback", "the same of what the coordinator publishes", fraction()}, down_feedback);
+}
+
+std::vector<std::string> CodecSettings::problems() const {
+  std::vector<std::string> found;
+  for (const auto& [way, codec, feedback] :
+       {std::tuple{"up", &up, up_feedback}, {"down", &down, down_feedback}}) {
+    if (feedback > 0 && codec->name == exact_codec) {
+      found.push_back(detail::describe("codec.", way, "_feedback = ", feedback,
+                                       " has nothing to feed back: codec.", way,
+                                       " = \"fp32\" leaves nothing out"));
+    }
+  }
+  return found;
 }
 
 Recipe::Recipe(const Catalogs& catalogs)
@@ -207,6 +231,19 @@ std::vector<std::string> Recipe::problems() const {
     say("partial.owner_view = \"fast\" does not go with outer.name = \"data_parallel\", whose slots bring "
         "gradients, "
         "not values of their own");
+  }
+  if (codec.up.name != exact_codec && partial.owner_view == "fast") {
+    say("codec.up = \"", codec.up.name,
+        "\" does not go with partial.owner_view = \"fast\": owners go on from the very values that they "
+        "bring, so "
+        "these must arrive as they are; set codec.up = \"fp32\"");
+  }
+  const bool starts_from_versions = outer.method.name == "diloco" || outer.method.name == "data_parallel";
+  if (codec.up.name != exact_codec && !starts_from_versions) {
+    say("codec.up = \"", codec.up.name, "\" does not go with outer.name = \"", outer.method.name,
+        "\", whose slots do not start from the version that their change would be counted from; set codec.up "
+        "= "
+        "\"fp32\"");
   }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");

@@ -122,9 +122,11 @@ struct NetSettings : Settings {
 
 struct CodecSettings : Settings {
   Choice up, down;
+  double up_feedback = 0, down_feedback = 0;
   explicit CodecSettings(const Catalogs& catalogs)
       : up(catalogs.codecs, "fp32"), down(catalogs.codecs, "fp32") {}
   void fields(FieldVisitor& f) override;
+  std::vector<std::string> problems() const override;
 };
 
 struct Recipe : Settings {

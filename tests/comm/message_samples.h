@@ -86,7 +86,11 @@ class MessageSamples {
     return made;
   }
   std::optional<BlobRef> maybe_blob() { return flag() ? std::optional(blob()) : std::nullopt; }
-  FragmentHead head() { return {fragment(), version(), blob(), bits(), maybe_blob()}; }
+  FragmentHead head() {
+    FragmentHead head{fragment(), version(), blob(), bits(), maybe_blob()};
+    if (const auto update = maybe_blob()) head.update = {*update, bits()};
+    return head;
+  }
   Work work() {
     Work work{random_(), amount(), any(), amount(), random_.below(1000), 1000 + random_.below(1000)};
     work.compute_seconds = amount(), work.encode_seconds = amount(), work.wait_seconds = amount();

@@ -182,6 +182,29 @@ TEST(Cost, FastValuesCostTheCoordinatorMemoryAndTheWireOnlyWhereTheyAreFetched) 
   EXPECT_EQ(fetched.total.bytes_down, 4 * fetched.slots[0].bytes_down);
 }
 
+TEST(Cost, CodecsAreCountedByPieceAndUpdatesWithoutWhatRests) {
+  // Embedding, 4 of attention and 2 of the MLP are 7 pieces, each with a scale of 4 bytes.
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  CostSettings settings;
+  settings.piece_bytes_up =
+      settings.piece_bytes_down = [](std::int64_t elements) { return static_cast<double>(elements + 4); };
+  settings.updates = true;
+  const CostReport report = report_of(model, "mlp", 2, 4, settings);
+  EXPECT_EQ(report.slots[0].bytes_up, 168 + 7 * 4);
+  EXPECT_EQ(report.slots[0].bytes_down, 232 + 7 * 4);
+  EXPECT_EQ(report.total.bytes_up, 4 * (168 + 7 * 4));
+  EXPECT_EQ(report.diloco.bytes_up, 232 + 7 * 4);
+  PartialSettings partial;
+  partial.cut = "mlp";
+  partial.slices = 2;
+  partial.assign = "block";
+  partial.rotate_every = 1;
+  const Plan half = PlanSchedule::make(model.specs, model.cuts, partial, 4)->at({0});
+  EXPECT_EQ(cost_of(half, model.specs, model.cost, settings).slots[0].bytes_down, 168 + 7 * 4);
+  settings.updates = false;
+  EXPECT_EQ(cost_of(half, model.specs, model.cost, settings).slots[0].bytes_down, 232 + 7 * 4);
+}
+
 TEST(Cost, NotesThatSomeSlicesHaveMoreOwners) {
   EXPECT_THAT(report_of(gpt(4, 1, 2, 10, 8), "mlp", 2, 3).notes,
               testing::ElementsAre(testing::HasSubstr("2 owners and others 1, because 3 slots")));

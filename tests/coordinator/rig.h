@@ -19,6 +19,7 @@ struct RigOptions {
   std::int64_t slices = 2;
   bool keeps_fast = false;
   std::int64_t rotate_every = 0;
+  Wire up{}, down{};
   Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
 };
 
@@ -54,7 +55,11 @@ class Rig {
     parts.store.run = folder_;
     parts.specs = small_specs();
     parts.method = method_;
-    parts.merge = {.cut = schedule.at({0}).cut_params(), .keeps_fast = options_.keeps_fast};
+    parts.merge = {.cut = schedule.at({0}).cut_params(),
+                   .keeps_fast = options_.keeps_fast,
+                   .brings_changes = options_.up.rounds()};
+    parts.up = options_.up;
+    parts.down = options_.down;
     parts.settings.fast_for_all = fast_for_all();
     parts.settings.slices = [this, fragments = method_->fragments()](FragmentId fragment, Version version) {
       return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
@@ -82,6 +87,8 @@ class Rig {
     workers.push_back(
         std::make_unique<ToyWorker>(hub_.make_worker(), ++made_, plan, disk_, schedule, capacity));
     if (options_.keeps_fast) workers.back()->keeps_fast = schedule.at({0}).cut_params();
+    workers.back()->up = options_.up;
+    workers.back()->down = options_.down;
     workers.back()->start(clock.now());
   }
   void pump() {

@@ -1,6 +1,8 @@
 // A worker without a model: drives the worker machine over an endpoint, "trains" by keyed noise that depends
 // on the adopted parameters, and keeps slot states in a map that outlives it, as a machine's disk does.
 #pragma once
+#include <gtest/gtest.h>
+
 #include <algorithm>
 #include <map>
 #include <memory>
@@ -8,6 +10,7 @@
 #include <set>
 
 #include "base/random.h"
+#include "comm/changes.h"
 #include "comm/storage/safetensors.h"
 #include "comm/transport/endpoint.h"
 #include "tests/coordinator/small_model.h"
@@ -36,8 +39,14 @@ class ToyWorker {
         continue;
       }
       const auto& fetched = std::get<BlobArrived>(*arrival);
-      if (fetched.blob.ok()) blobs_[fetched.ref.digest] = *fetched.blob;
-      perform(machine_.handle(worker_event::FetchDone{fetched.ref.digest, fetched.blob.ok(), ""}, now));
+      Digest digest = fetched.ref.digest;
+      Result<Blob> blob = fetched.blob;
+      if (const auto update = updates_.extract(digest)) {
+        digest = update.mapped().blob.digest;
+        if (blob.ok()) blob = made_of(*blob, update.mapped());
+      }
+      if (blob.ok()) blobs_[digest] = *blob;
+      perform(machine_.handle(worker_event::FetchDone{digest, blob.ok(), ""}, now));
     }
     if (now >= machine_.wake_at()) perform(machine_.handle(worker_event::Tick{}, now));
     if (!work_) return;
@@ -48,11 +57,16 @@ class ToyWorker {
   std::set<std::string> keeps_fast;  ///< parameters of which a slot keeps its own rows when it adopts
   PlanSchedule schedule;             ///< a worker knows who owns what at which version
   bool spoil_next = false;           ///< the next contribution holds a NaN
+  bool spoil_update = false;         ///< the next update does not work
+  Wire up{}, down{};
+  int parameters_fetched = 0, updates_fetched = 0;
 
  private:
   struct Slot {
     RowSet owned;
-    TensorMap values;  ///< whole parameters
+    TensorMap values;     ///< whole parameters
+    TensorMap start;      ///< as adopted
+    TensorMap residuals;  ///< of the error feedback
     float moment = 0;
     std::int64_t steps = 0;
   };
@@ -73,7 +87,11 @@ class ToyWorker {
       } else if (const auto* identify = std::get_if<worker_action::Identify>(&action)) {
         endpoint_->identify(identify->job, identify->epoch, incarnation_);
       } else if (const auto* fetch = std::get_if<worker_action::Fetch>(&action)) {
-        endpoint_->fetch(coordinator_peer, fetch->blob);
+        if (fetch->update) updates_.insert_or_assign(fetch->update->blob.digest, *fetch);
+        (fetch->update ? updates_fetched : parameters_fetched) += 1;
+        endpoint_->fetch(coordinator_peer, fetch->update ? fetch->update->blob : fetch->blob);
+      } else if (const auto* forget = std::get_if<worker_action::Forget>(&action)) {
+        blobs_.erase(forget->digest);
       } else if (const auto* withdraw = std::get_if<worker_action::Withdraw>(&action)) {
         endpoint_->withdraw(withdraw->digest);
       } else if (const auto* adopt = std::get_if<worker_action::Adopt>(&action)) {
@@ -82,6 +100,14 @@ class ToyWorker {
         exit = *ended;
       }
     }
+  }
+
+  Result<Blob> made_of(const Blob& update, const worker_action::Fetch& wanted) {
+    if (std::exchange(spoil_update, false)) return fail(ExitCode::failed, "spoilt");
+    TESSERA_ASSIGN(Buffer bytes, apply_update(down, blobs_.at(wanted.update->base).buffer, update.buffer));
+    Blob made(std::move(bytes));
+    EXPECT_EQ(made.digest, wanted.blob.digest) << "all copies are the same";
+    return made;
   }
 
   void take(SlotId id, const worker_action::Adopt& adopt) {
@@ -97,6 +123,7 @@ class ToyWorker {
                           values.at(name).rows(rows).as<float>().begin());
       }
     }
+    slot.start = clone_of(values);
     slot.values = std::move(values);
   }
 
@@ -123,6 +150,9 @@ class ToyWorker {
     if (found == disk_.end()) return worker_event::RestoreFailed{restore.slot, restore.attempt, "not here"};
     const auto numbers = found->second.at("progress").as<std::int64_t>();
     slot.moment = found->second.at("moment").as<float>()[0];
+    for (const auto& [name, tensor] : found->second) {
+      if (name.starts_with("feedback/")) slot.residuals.emplace(name.substr(9), tensor.clone());
+    }
     return worker_event::Restored{restore.slot, restore.attempt,
                                   SlotProgress{numbers[0], {Version{numbers[1]}}, {Version{numbers[2]}}}};
   }
@@ -146,11 +176,13 @@ class ToyWorker {
     if (std::exchange(spoil_next, false))
       pieces.begin()->second.as<float>()[0] = std::numeric_limits<float>::quiet_NaN();
     worker_event::Contributed done{action.slot, action.attempt, {}, {}, std::nullopt, {}};
+    if (up.rounds()) pieces = encode_pieces(up, pieces, &slot.start, slot.residuals);
     done.parts.push_back({FragmentId{0}, endpoint_->offer(Blob(encode_safetensors(pieces)))});
     const SlotProgress& p = action.progress;
-    const TensorMap state{{"progress", HostTensor::of<std::int64_t>(
-                                           DType::i64, {3}, {p.step, p.adopted[0].value, p.pushed[0].value})},
-                          {"moment", HostTensor::of<float>(DType::f32, {1}, {slot.moment})}};
+    TensorMap state{{"progress", HostTensor::of<std::int64_t>(
+                                     DType::i64, {3}, {p.step, p.adopted[0].value, p.pushed[0].value})},
+                    {"moment", HostTensor::of<float>(DType::f32, {1}, {slot.moment})}};
+    for (const auto& [name, tensor] : slot.residuals) state.emplace("feedback/" + name, tensor.clone());
     done.slot_state = state_digest(state);
     disk_[done.slot_state] = state;
     if (action.save_state) done.slot_state_blob = endpoint_->offer(Blob(encode_safetensors(state)));
@@ -169,6 +201,7 @@ class ToyWorker {
   std::optional<WorkerAction> work_;
   std::map<SlotId, Slot> slots_;
   std::map<Digest, Blob> blobs_;
+  std::map<Digest, worker_action::Fetch> updates_;  ///< by the digest of the update
 };
 
 }  // namespace tessera

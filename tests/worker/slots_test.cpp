@@ -309,6 +309,31 @@ TEST_F(Slots, ASlotWhoseRowsChangedContinuesBitForBit) {
   EXPECT_TRUE(bit_equal(train(true), train(false)));
 }
 
+TEST_F(Slots, ResidualsStayWithTheirRowsAndAreSaved) {
+  const std::string up = "blocks.0.mlp.up";
+  const RowSet shared = plan_.owned_by(0);
+  const std::int64_t width = 8;
+  SlotRun run = make_run(0);
+  run.owned = with_units(shared, {0, 8});
+  std::vector<float> values(8 * width);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i) + 1;
+  run.residuals.emplace(up + "[0:8]", HostTensor::of<float>(DType::f32, {8, width}, values));
+  run.own(with_units(shared, {4, 12}), 3, family_->specs());
+  const HostTensor& moved = run.residuals.at(up + "[4:12]");
+  for (std::size_t i = 0; i < values.size(); ++i)
+    EXPECT_EQ(moved.as<float>()[i], i < 4 * width ? values[i + 4 * width] : 0.f)
+        << "rows that came have none";
+  EXPECT_FALSE(run.residuals.contains(up + "[0:8]"));
+
+  const TensorMap state = run.state({.step = 3, .adopted = {{1}}, .pushed = {{0}}});
+  EXPECT_TRUE(state.contains("feedback/" + up + "[4:12]"));
+  SlotRun next = make_run(0);
+  ASSERT_TRUE(next.load(state).ok());
+  EXPECT_TRUE(bit_equal(next.residuals, run.residuals));
+  next.residuals.at(up + "[4:12]").as<float>()[0] = 77;
+  EXPECT_NE(state.at("feedback/" + up + "[4:12]").as<float>()[0], 77) << "a saved state is never written to";
+}
+
 TEST_F(Slots, AStateOfSomethingElseIsRefused) {
   SlotRun run = make_run(0);
   EXPECT_FALSE(run.load({}).ok());

@@ -239,7 +239,7 @@ void WorkerMachine::tick() {
   for (auto& [digest, wanted] : wanted_) {
     if (wanted.fetching || now_ < wanted.retry_at) continue;
     wanted.fetching = true;
-    emit(act::Fetch{wanted.blob});
+    emit(act::Fetch{wanted.blob});  // a short way that failed is not tried again
   }
   if (!welcome_) return;
   for (auto& [id, slot] : slots_) {
@@ -303,20 +303,21 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
     }
     known->second = Head{head, save_state};
   }
-  want(head.parameters);
+  want(head.parameters, head.update);
   want_fast_values();
   forget_unused();
 }
 
-void WorkerMachine::want(const BlobRef& blob) {
+void WorkerMachine::want(const BlobRef& blob, const std::optional<FragmentHead::Update>& update) {
   if (forget_later_.erase(blob.digest) > 0) fetched_.insert(blob.digest);
   if (fetched_.contains(blob.digest)) return;
-  auto [wanted, is_new] = wanted_.try_emplace(blob.digest, Wanted{blob, true, now_});
-  if (is_new) {
-    emit(act::Fetch{blob});
-  } else {
+  auto [wanted, is_new] = wanted_.try_emplace(blob.digest, Wanted{blob, std::nullopt, true, now_});
+  if (!is_new) {
     wanted->second.blob = blob;  // a new coordinator may offer it elsewhere
+    return;
   }
+  if (update && fetched_.contains(update->base)) wanted->second.update = update;
+  emit(act::Fetch{blob, wanted->second.update});
 }
 
 bool WorkerMachine::have(const Digest& digest) const {
@@ -330,11 +331,14 @@ void WorkerMachine::fetch_done(const ev::FetchDone& event) {
     return;
   }
   if (event.ok) {
+    const bool was_made = wanted->second.update.has_value();
     wanted_.erase(wanted);
     fetched_.insert(event.digest);
+    if (was_made) forget_unused();
   } else {
     wanted->second.fetching = false;
-    wanted->second.retry_at = now_ + retry();
+    wanted->second.retry_at = wanted->second.update ? now_ : now_ + retry();
+    wanted->second.update.reset();
   }
 }
 
@@ -348,6 +352,9 @@ void WorkerMachine::forget_unused() {
   }
   for (const auto& [id, slot] : slots_) {
     if (slot.state_blob && !slot.restored) used.insert(slot.state_blob->digest);
+  }
+  for (const auto& [digest, wanted] : wanted_) {
+    if (wanted.update && used.contains(digest)) used.insert(wanted.update->base);
   }
   std::erase_if(wanted_, [&](const auto& entry) { return !used.contains(entry.first); });
   std::erase_if(fetched_, [&](const Digest& digest) {

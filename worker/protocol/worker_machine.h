@@ -137,6 +137,9 @@ struct Identify {  ///< header fields from now on
 };
 struct Fetch {  ///< from the coordinator; verified against the digest, then FetchDone
   BlobRef blob;
+  /// Fetch this instead and make the blob of it and of the base, which was fetched and is not forgotten
+  /// before the answer, unless a newer version has come meanwhile.
+  std::optional<FragmentHead::Update> update{};
 };
 struct Forget {  ///< a fetched blob that nothing will name again
   Digest digest;
@@ -275,7 +278,7 @@ class WorkerMachine {
   void send_heartbeat();
   void send_first_offer(Slot& slot);
   void learn_head(const FragmentHead& head, bool save_state);
-  void want(const BlobRef& blob);
+  void want(const BlobRef& blob, const std::optional<FragmentHead::Update>& update = std::nullopt);
   void want_fast_values();
   bool lacks_fast(const Slot& slot, const FragmentHead& head) const;
   bool can_adopt(const Slot& slot, FragmentId fragment) const;
@@ -314,6 +317,7 @@ class WorkerMachine {
   std::map<FragmentId, Head> heads_;
   struct Wanted {
     BlobRef blob;
+    std::optional<FragmentHead::Update> update;  ///< the short way that is being tried
     bool fetching = false;
     Instant retry_at{};
   };

@@ -1,0 +1,112 @@
+// What the coordinator's blobs consist of: contributions as they come, states as they are saved, versions and
+// updates as they are published.
+#include <algorithm>
+
+#include "comm/storage/safetensors.h"
+#include "coordinator/coordinator.h"
+
+namespace tessera {
+namespace {
+
+const std::string feedback_prefix = "feedback/";  // in the outer state
+
+}  // namespace
+
+Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
+  if (parts_.hand_over.is_on()) {
+    const TensorMap moments = take_moments(tensors);
+    RowSet rows = parts_.hand_over.rows(key.slot, key.version);
+    const std::vector<std::string>& names = fragments_[key.fragment.value];
+    std::erase_if(rows, [&](const auto& entry) {
+      return std::find(names.begin(), names.end(), entry.first) == names.end();
+    });
+    TESSERA_TRY(validate_moments(parts_.hand_over, moments, rows, parts_.specs));
+  }
+  return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
+}
+
+TensorMap Coordinator::initial_outer_state() const {
+  TensorMap state = merger_.initial_state(theta_);
+  state.merge(initial_moments(parts_.hand_over, parts_.specs));
+  for (const ParamSpec& spec : parts_.specs) {
+    if (parts_.down.keeps_residual() && spec.role == Role::weight)
+      state.emplace(feedback_prefix + spec.name, HostTensor::zeros(DType::f32, spec.shape));
+  }
+  return state;
+}
+
+Result<TensorMap> Coordinator::contribution_of(const MergeKey& key, const Buffer& bytes,
+                                               const std::string& where) const {
+  TESSERA_ASSIGN(SafetensorsFile file, decode_safetensors(bytes, where));
+  if (parts_.up.rounds()) {
+    const RowSet expected = merger_.expected(key.fragment, state_.settings.owned(key.slot, key.version));
+    TESSERA_TRY(decode_pieces(parts_.up, expected, parts_.specs, file.tensors));
+  }
+  return std::move(file.tensors);
+}
+
+TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
+  TensorMap tensors;
+  for (const std::string& name : fragments_[fragment.value]) tensors.emplace(name, theta_.at(name));
+  return tensors;
+}
+
+RowSet Coordinator::fragment_rows(FragmentId fragment) const {
+  RowSet rows;
+  const std::vector<std::string>& names = fragments_[fragment.value];
+  for (const ParamSpec& spec : parts_.specs) {
+    const bool here = std::find(names.begin(), names.end(), spec.name) != names.end();
+    if (here && spec.role == Role::weight) add_rows(rows, spec.name, {0, spec.rows()});
+  }
+  return rows;
+}
+
+TensorMap Coordinator::round_update(FragmentId fragment, const TensorMap& base, const RowSet& unmoved) {
+  // What nobody brought does not move: a codec may have no code for nothing.
+  const RowSet rows = rows_without(fragment_rows(fragment), unmoved);
+  TensorMap residuals;
+  for (const auto& [name, ranges] : rows) {
+    if (parts_.down.keeps_residual()) residuals.emplace(name, outer_.at(feedback_prefix + name));
+  }
+  TensorMap update = encode_update(parts_.down, rows, base, theta_, residuals);
+  for (const ParamSpec& spec : parts_.specs) {
+    if (spec.role == Role::buffer && base.contains(spec.name))
+      update.emplace(spec.name, theta_.at(spec.name));
+  }
+  return update;
+}
+
+TensorMap Coordinator::fragment_state(FragmentId fragment) const {
+  TensorMap tensors = fragment_parameters(fragment);
+  for (const auto& [name, tensor] : outer_) {
+    if (tensors.count(name.substr(name.find('/') + 1))) tensors.emplace(name, tensor);
+  }
+  return tensors;
+}
+
+FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
+                                     TensorMap update) {
+  TensorMap tensors = fragment_parameters(fragment);
+  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version)) {
+    for (const auto& [name, tensor] : fragment_state(fragment)) {
+      if (!name.starts_with(moment_prefix)) continue;
+      tensors.emplace(name, tensor);
+      if (!update.empty()) update.emplace(name, tensor);
+    }
+  }
+  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
+  std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
+  FragmentHead head{fragment, version, ref, chain, std::nullopt};
+  if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
+    head.fast = endpoint_.offer(Blob(encode_safetensors(fast)));
+    offered.push_back(head.fast->digest);
+  }
+  if (!update.empty()) {
+    const Digest base = state_.fragments[fragment.value].head.parameters.digest;
+    head.update = {endpoint_.offer(Blob(encode_safetensors(update))), base};
+    offered.push_back(head.update->blob.digest);
+  }
+  return head;
+}
+
+}  // namespace tessera
