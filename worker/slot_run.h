@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "base/tensor.h"
 #include "comm/messages.h"
 #include "optim/inner.h"
+#include "optim/loss_scale.h"
 #include "worker/protocol/worker_machine.h"
 
 namespace tessera {
@@ -26,7 +28,8 @@ struct SlotRun {
   Attempt attempt;
   std::int64_t step = 0;  ///< inner steps done since the beginning of training
   std::unique_ptr<InnerOptimizer> inner;
-  Work work;  ///< since the last contribution
+  std::optional<LossScale> loss_scale;  ///< where gradients pass through fp16
+  Work work;                            ///< since the last contribution
 
   /// Committed parameters that the slot has adopted, whole tensors by name (shared with other slots and with
   /// the wire).
@@ -35,7 +38,10 @@ struct SlotRun {
   /// nothing differs from `adopted`.
   TensorMap parked;
 
-  /// Other rows are the slot's from inner step `at` on: moments of rows that stay are kept, those of rows
+  /// Inner steps that changed parameters: those that overflowed are not counted.
+  std::int64_t updates() const { return step - (loss_scale ? loss_scale->skipped() : 0); }
+
+  /// Other rows are the slot's from update `at` on: moments of rows that stay are kept, those of rows
   /// that go are dropped, and rows that come start without, or with what `handed` has for them (whole tensors
   /// by moment_name). `specs` are all parameters of the model.
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
@@ -45,8 +51,9 @@ struct SlotRun {
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 
   /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
-  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch,
-  /// since a slot's stream is a function of the position.
+  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed"; the loss scale, where there is one,
+  /// as "slot/loss_scale". The data cursor is step x batch, since a slot's stream is a function of the
+  /// position.
   TensorMap state(const SlotProgress& progress) const;
   /// Takes over a saved state. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);
