@@ -42,7 +42,7 @@ double weight_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, con
   double bytes = 0;
   for (const ParamSpec& spec : specs) {
     const double owned = owned_elements(rows, spec);
-    const double frozen = spec.shape.size() == 2 ? model.frozen_bytes : kFloat;
+    const double frozen = is_matrix(spec) ? model.frozen_bytes : kFloat;
     bytes += kFloat * owned + frozen * (static_cast<double>(spec.elements()) - owned);
   }
   return bytes;

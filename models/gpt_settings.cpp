@@ -28,16 +28,14 @@ void GptSettings::fields(FieldVisitor& f) {
        "one operator after another, the reference",
        one_of({"fast", "plain"})},
       block);
-  f.field(
-      {"precision",
-       "of the operands of matrix products in fast blocks and the head; sums, attention's scores, "
-       "gradients, moments and the weights that a slot trains are fp32 in both. With bf16 the matrices' "
-       "frozen rows are held in bf16 alone: 2 + 14 f bytes a parameter instead of 4 + 12 f, where f is the "
-       "trained share. bf16 needs a processor that has such products. fp16, with a scaled loss, is emulated "
-       "by "
-       "the plain block: for study, and slower than fp32",
-       one_of({"fp32", "bf16", "fp16"})},
-      precision);
+  f.field({"precision",
+           "of the operands of matrix products; sums, attention's scores, gradients, moments and the "
+           "weights that a slot trains are fp32 in all. With bf16 the frozen rows of matrices are held "
+           "in bf16 alone: 2 + 14 f bytes a parameter instead of 4 + 12 f, where f is the trained share; "
+           "it needs a processor that has such products, and the fast block. fp16, with a scaled loss, "
+           "is emulated by the plain block: for study, and slower than fp32",
+           one_of({"fp32", "bf16", "fp16"})},
+          precision);
   f.field({"tied", "the output head is the token embedding"}, tied);
   f.field(
       {"adapter_rank",

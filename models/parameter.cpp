@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/cost_model.h"
 #include "base/error.h"
 #include "models/layers/fast_products.h"
 
@@ -117,7 +118,7 @@ ParamStore::ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype
   TESSERA_CHECK(frozen == FrozenRows::fp32 || dtype == at::kFloat);
   for (const ParamSpec& spec : specs_) {
     Parameter parameter{.spec = spec, .full = {}, .leaves = {}, .halves = {}};
-    if (frozen == FrozenRows::bf16 && spec.shape.size() == 2) {
+    if (frozen == FrozenRows::bf16 && is_matrix(spec)) {
       parameter.halves.push_back({{0, spec.rows()}, empty_rows(spec, spec.rows(), at::kBFloat16)});
     } else {
       parameter.full = at::empty(spec.shape, at::TensorOptions().dtype(dtype));

@@ -58,8 +58,8 @@ enum class FrozenRows : std::uint8_t { fp32, bf16 };
 class ParamStore {
  public:
   /// Uninitialised tensors of `dtype` (float or double) on the CPU; every parameter starts frozen. With
-  /// FrozenRows::bf16, for float alone and where why_not(Precision::bf16) is empty, parameters of two
-  /// dimensions are split.
+  /// FrozenRows::bf16, for float alone and where why_not(Precision::bf16) is empty, matrices
+  /// (is_matrix) are split.
   ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype = at::kFloat,
              FrozenRows frozen = FrozenRows::fp32);
   Parameter& operator[](const std::string& name);

@@ -2,6 +2,7 @@
 // grouped key/value heads, tied or own output head. Residual projections start smaller by 1/sqrt(2 layers)
 // (GPT-2).
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/gelu.h>
 #include <ATen/ops/silu.h>
@@ -20,7 +21,6 @@
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
 #include "models/layers/sliced_linear.h"
-#include "models/layers/table.h"
 #include "models/layers/transformer_cost.h"
 
 namespace tessera {
@@ -284,8 +284,8 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
   const at::Tensor& tokens = found->second;
   TESSERA_CHECK_EQ(tokens.dim(), 2);
   TESSERA_CHECK_LE(tokens.size(1), s_.context);
-  at::Tensor x = look_up(params["embed.tokens"], tokens);
-  if (!rotary_) x = x + first_rows(params["embed.positions"], tokens.size(1));
+  at::Tensor x = at::embedding(params["embed.tokens"].differentiable(), tokens);
+  if (!rotary_) x = x + params["embed.positions"].differentiable().narrow(0, 0, tokens.size(1));
   const Parameter& head = params[s_.tied ? "embed.tokens" : "head"];
   if (fast(params)) {
     params.arena()->expect(tokens.numel());
