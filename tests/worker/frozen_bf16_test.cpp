@@ -1,6 +1,7 @@
 // Slots at work on a model that holds frozen rows in bf16 alone: bytes from the allocator, and the same bits
 // as a model that holds everything in fp32 and rounds in its products.
 #include "models/layers/fast_products.h"
+#include "tests/models/held_wide.h"
 #include "tests/worker/allocator_probe.h"
 #include "tests/worker/step_fixture.h"
 
@@ -90,23 +91,6 @@ TEST_F(FrozenBf16Slots, PlanPredictsThePeakOfAStep) {
     }
   }
 }
-
-/// A family whose replicas hold everything in fp32.
-class HeldWide final : public Family {
- public:
-  explicit HeldWide(const Family& family) : family_(family) {}
-  std::vector<ParamSpec> specs() const override { return family_.specs(); }
-  std::vector<CutGroup> cuts() const override { return family_.cuts(); }
-  CostModel cost() const override { return family_.cost(); }
-  void initialize(ParamStore& params, std::uint64_t seed) const override { family_.initialize(params, seed); }
-  NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override {
-    return family_.forward(params, batch);
-  }
-  NamedTensors example_batch(std::uint64_t seed) const override { return family_.example_batch(seed); }
-
- private:
-  const Family& family_;
-};
 
 /// Several slots with rounds between them, on replicas that hold frozen rows one way or the other.
 class Rounds {
