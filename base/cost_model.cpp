@@ -22,6 +22,10 @@ double owned_elements(const RowSet& owned, const ParamSpec& spec) {
   return elements;
 }
 
+bool is_matrix(const ParamSpec& spec) {
+  return spec.shape.size() == 2 && !spec.name.starts_with("embed");
+}
+
 double matmul_params(const std::vector<ParamSpec>& specs) {
   double products = 0;
   for (const ParamSpec& spec : specs) products += spec.products * static_cast<double>(spec.elements());

@@ -33,6 +33,7 @@ struct CostModel {
   double attention_width = 0;  ///< A: sum over layers of the width of the queries
   std::int64_t context = 0;    ///< T: tokens per sequence
   double outputs = 0;          ///< numbers per token that the objective gets (logits: the vocabulary)
+  double frozen_bytes = 4;     ///< of an element of a matrix (is_matrix) that the active slot does not own
   /// Stages of a step over so many sequences of `context` tokens by a slot that owns these rows, in the order
   /// of the forward pass, without the objective's. Empty: the family does not say.
   std::function<std::vector<MemoryStage>(const RowSet& owned, double sequences)> stages;
@@ -62,6 +63,9 @@ struct StepMemory {
 };
 StepMemory step_memory(const std::vector<MemoryStage>& stages);
 
+/// True for the matrices of products, by their shape; not for tables (named embed*), whose rows are looked
+/// up.
+bool is_matrix(const ParamSpec& spec);
 /// P_m: multiply-adds of the forward pass per token in products with parameters.
 double matmul_params(const std::vector<ParamSpec>& specs);
 /// Elements of a parameter that a set of rows holds.

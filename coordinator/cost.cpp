@@ -52,6 +52,17 @@ double stored_elements(const std::vector<ParamSpec>& specs) {
   return elements;
 }
 
+/// What a worker holds of the model while a slot that owns these rows is at work.
+double weight_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, const CostModel& model) {
+  double bytes = 0;
+  for (const ParamSpec& spec : specs) {
+    const double owned = owned_elements(rows, spec);
+    const double frozen = is_matrix(spec) ? model.frozen_bytes : kFloat;
+    bytes += kFloat * owned + frozen * (static_cast<double>(spec.elements()) - owned);
+  }
+  return bytes;
+}
+
 SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vector<ParamSpec>& specs,
                    double parameters, const CostModel& model, const CostSettings& settings) {
   SlotCost cost;
@@ -59,7 +70,7 @@ SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vecto
   cost.owned_parameters = owned;
   cost.trainable_share = owned / parameters;
   cost.step = step_flops(specs, rows, model, settings.tokens_per_step);
-  cost.memory.weights = kFloat * stored_elements(specs);
+  cost.memory.weights = weight_bytes(rows, specs, model);
   cost.memory.gradients = kFloat * owned;
   cost.memory.moments = kFloat * settings.moments_per_parameter * owned;
   cost.memory.anchor = settings.anchor ? kFloat * owned : 0;

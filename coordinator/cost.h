@@ -27,7 +27,8 @@ struct CostSettings {
   bool fetches_fast = false;  ///< and slots take them with every version
 };
 
-/// Memory of one slot that does not depend on the batch, in bytes, fp32. The anchor is what the slot's change
+/// Memory of one slot that does not depend on the batch, in bytes; fp32, frozen weights as the family holds
+/// them (CostModel::frozen_bytes). The anchor is what the slot's change
 /// is counted from; it lies in the version that the worker received (SlotCost::received), not in tensors.
 struct StaticBytes {
   double weights = 0, gradients = 0, moments = 0, anchor = 0;

@@ -53,6 +53,12 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
                  PlanSchedule::make(parts.specs, parts.family->cuts(), recipe.partial,
                                     static_cast<std::int32_t>(recipe.slots), parts.family->cost()));
   parts.plan = parts.schedule.at({0});
+  if (parts.family->scales_loss() && !assemble_method(recipe, parts.specs)->steps_locally()) {
+    return fail(
+        ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
+        "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
+        "whose slots step, like \"diloco\"");
+  }
   return parts;
 }
 

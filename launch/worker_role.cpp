@@ -104,6 +104,10 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
       family->initialize(params, seed);
     };
   }
+  if (model.family->scales_loss()) {
+    parts->loss_scale = LossScale(recipe->inner.loss_scale);
+    log_warning("fp16 is emulated on a processor: this is slower than fp32 (model.precision)");
+  }
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
   parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};

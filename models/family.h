@@ -31,6 +31,11 @@ class Family {
   /// Which dimensions of which parameters can be cut together.
   virtual std::vector<CutGroup> cuts() const = 0;
   virtual CostModel cost() const = 0;
+  /// How a worker holds the rows of matrices that the active slot does not own; bf16: forward() copes with
+  /// split parameters.
+  virtual FrozenRows frozen_rows() const { return FrozenRows::fp32; }
+  /// Why training needs a scaled loss (optim/loss_scale.h): gradients pass through fp16.
+  virtual bool scales_loss() const { return false; }
   /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be
   /// remade.
   virtual void initialize(ParamStore& params, std::uint64_t seed) const = 0;

@@ -3,28 +3,126 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+#include <cstring>
+
+#include "base/cost_model.h"
 #include "base/error.h"
+#include "models/layers/fast_products.h"
 
 namespace tessera {
+namespace {
 
-at::Tensor Parameter::differentiable() const {
-  if (frozen()) return full;
-  if (whole()) return leaves[0].value;
-  std::vector<at::Tensor> pieces;
-  std::int64_t done = 0;
-  for (const Leaf& leaf : leaves) {
-    if (leaf.rows.begin > done) pieces.push_back(full.narrow(0, done, leaf.rows.begin - done));
-    // Times one: the gradient is then a tensor of the owned rows, not a view that keeps the whole one alive.
-    pieces.push_back(leaf.value.mul(1));
-    done = leaf.rows.end;
-  }
-  if (done < spec.rows()) pieces.push_back(full.narrow(0, done, spec.rows() - done));
-  return at::cat(pieces);
+/// Rows of `spec`, on the CPU.
+at::Tensor empty_rows(const ParamSpec& spec, std::int64_t rows, at::ScalarType dtype) {
+  return at::empty({rows, spec.row_size()}, at::TensorOptions().dtype(dtype));
 }
 
-ParamStore::ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype) : specs_(specs) {
+/// What rows [0, all) have besides these ranges.
+std::vector<Rows> between(const std::vector<Rows>& ranges, std::int64_t all) {
+  std::vector<Rows> rest;
+  std::int64_t done = 0;
+  for (const Rows& rows : ranges) {
+    if (rows.begin > done) rest.push_back({done, rows.begin});
+    done = rows.end;
+  }
+  if (done < all) rest.push_back({done, all});
+  return rest;
+}
+
+/// Copies the rows that two tensors have in common, in the type of the one that takes them.
+void copy_common(const at::Tensor& from, Rows from_rows, const at::Tensor& to, Rows to_rows) {
+  const std::int64_t begin = std::max(from_rows.begin, to_rows.begin),
+                     count = std::min(from_rows.end, to_rows.end) - begin;
+  if (count <= 0) return;
+  to.narrow(0, begin - to_rows.begin, count).copy_(from.narrow(0, begin - from_rows.begin, count));
+}
+
+}  // namespace
+
+at::Tensor Parameter::differentiable() const {
+  if (!split() && frozen()) return full;
+  if (whole()) return leaves[0].value;
+  std::vector<Rows> owned;
+  for (const Leaf& leaf : leaves) owned.push_back(leaf.rows);
+  std::map<Rows, at::Tensor> pieces;
+  // Times one: the gradient is then a tensor of the owned rows, not a view that keeps the whole one alive.
+  for (const Leaf& leaf : leaves) pieces.emplace(leaf.rows, leaf.value.mul(1));
+  if (split()) {
+    for (const HalfRows& half : halves) pieces.emplace(half.rows, half.value.to(at::kFloat));
+  } else {
+    for (const Rows& rows : between(owned, spec.rows()))
+      pieces.emplace(rows, full.narrow(0, rows.begin, rows.count()));
+  }
+  std::vector<at::Tensor> ordered;
+  for (const auto& [rows, piece] : pieces) ordered.push_back(piece);
+  return at::cat(ordered);
+}
+
+void Parameter::write(const float* values) {
+  const std::int64_t width = spec.row_size();
+  if (!split()) {
+    TESSERA_CHECK(full.scalar_type() == at::kFloat);
+    std::memcpy(full.mutable_data_ptr(), values, sizeof(float) * static_cast<std::size_t>(spec.elements()));
+    return;
+  }
+  for (const Leaf& leaf : leaves)
+    std::memcpy(leaf.value.mutable_data_ptr(), values + leaf.rows.begin * width, leaf.value.nbytes());
+  for (const HalfRows& half : halves)
+    round_to_bf16(values + half.rows.begin * width, half.value.numel(), half.value.mutable_data_ptr());
+}
+
+/// Makes exactly these ranges the leaves.
+void Parameter::own(const std::vector<Rows>& ranges) {
+  std::int64_t done = 0;
+  for (const Rows& rows : ranges) {
+    TESSERA_CHECK(done <= rows.begin && rows.begin < rows.end && rows.end <= spec.rows(), ": rows [",
+                  rows.begin, ", ", rows.end, ") of ", spec.name, " with ", spec.rows(),
+                  " rows overlap others, are empty or lie outside");
+    done = rows.end;
+  }
+  if (split()) {
+    divide(ranges);
+    return;
+  }
+  leaves.clear();
+  for (const Rows& rows : ranges) {
+    // detach() shares the memory and the version counter, so an update between forward and backward is
+    // noticed.
+    leaves.push_back({rows, full.narrow(0, rows.begin, rows.count()).detach().requires_grad_(true)});
+  }
+}
+
+/// own() of a split parameter: tensors whose rows stay the same stay.
+void Parameter::divide(const std::vector<Rows>& ranges) {
+  std::map<Rows, at::Tensor> wide, half;
+  for (const Leaf& leaf : leaves) wide.emplace(leaf.rows, leaf.value.detach());
+  for (const HalfRows& rows : halves) half.emplace(rows.rows, rows.value);
+  const auto made = [&](const std::map<Rows, at::Tensor>& same, Rows rows, at::ScalarType dtype) {
+    if (const auto found = same.find(rows); found != same.end()) return found->second;
+    const at::Tensor tensor = empty_rows(spec, rows.count(), dtype);
+    for (const auto* old : {&wide, &half}) {
+      for (const auto& [from, values] : *old) copy_common(values, from, tensor, rows);
+    }
+    return tensor;
+  };
+  leaves.clear();
+  halves.clear();
+  for (const Rows& rows : ranges) leaves.push_back({rows, made(wide, rows, at::kFloat).requires_grad_(true)});
+  for (const Rows& rows : between(ranges, spec.rows()))
+    halves.push_back({rows, made(half, rows, at::kBFloat16)});
+}
+
+ParamStore::ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype, FrozenRows frozen)
+    : specs_(specs), dtype_(dtype) {
+  TESSERA_CHECK(frozen == FrozenRows::fp32 || dtype == at::kFloat);
   for (const ParamSpec& spec : specs_) {
-    Parameter parameter{spec, at::empty(spec.shape, at::TensorOptions().dtype(dtype)), {}};
+    Parameter parameter{.spec = spec, .full = {}, .leaves = {}, .halves = {}};
+    if (frozen == FrozenRows::bf16 && is_matrix(spec)) {
+      parameter.halves.push_back({{0, spec.rows()}, empty_rows(spec, spec.rows(), at::kBFloat16)});
+    } else {
+      parameter.full = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
+    }
     TESSERA_CHECK(params_.emplace(spec.name, std::move(parameter)).second, ": two parameters named ",
                   spec.name);
   }
@@ -43,20 +141,10 @@ const Parameter& ParamStore::operator[](const std::string& name) const {
 }
 
 void ParamStore::set_trainable(const RowSet& owned) {
-  for (auto& [name, parameter] : params_) parameter.leaves.clear();
-  for (const auto& [name, ranges] : owned) {
-    Parameter& parameter = (*this)[name];
-    std::int64_t done = 0;
-    for (const Rows& rows : ranges) {
-      TESSERA_CHECK(done <= rows.begin && rows.begin < rows.end && rows.end <= parameter.spec.rows(),
-                    ": rows [", rows.begin, ", ", rows.end, ") of ", name, " with ", parameter.spec.rows(),
-                    " rows overlap others, are empty or lie outside");
-      // detach() shares the memory and the version counter, so an update between forward and backward is
-      // noticed.
-      at::Tensor value = parameter.full.narrow(0, rows.begin, rows.count()).detach();
-      parameter.leaves.push_back({rows, value.requires_grad_(true)});
-      done = rows.end;
-    }
+  for (const auto& [name, ranges] : owned) (*this)[name];  // an unknown name is a bug
+  for (auto& [name, parameter] : params_) {
+    const auto found = owned.find(name);
+    parameter.own(found == owned.end() ? std::vector<Rows>{} : found->second);
   }
 }
 

@@ -7,13 +7,6 @@
 namespace tessera {
 namespace {
 
-/// Bytes of rows [begin, end) of a parameter's tensor.
-MutableBytes row_bytes(Parameter& parameter, Rows rows) {
-  const std::size_t row = static_cast<std::size_t>(parameter.spec.row_size()) * parameter.full.element_size();
-  auto* data = static_cast<std::byte*>(parameter.full.mutable_data_ptr());
-  return {data + row * rows.begin, row * rows.count()};
-}
-
 template <class Visit>
 void for_each_leaf(ParamStore& params, Visit visit) {
   for (auto& [name, parameter] : params.all()) {
@@ -25,24 +18,22 @@ void for_each_leaf(ParamStore& params, Visit visit) {
 }  // namespace
 
 Replica::Replica(const Family& family, CutSettings cut)
-    : family_(family), cut_(std::move(cut)), params_(family.specs()) {}
+    : family_(family), cut_(std::move(cut)), params_(family.specs(), at::kFloat, family.frozen_rows()) {}
 
 void Replica::write(const TensorMap& whole) {
   for (const auto& [name, tensor] : whole) {
     Parameter& parameter = params_[name];
-    const MutableBytes target = row_bytes(parameter, {0, parameter.spec.rows()});
-    TESSERA_CHECK_EQ(target.size(), tensor.bytes().size());
-    std::memcpy(target.data(), tensor.bytes().data(), target.size());
+    TESSERA_CHECK_EQ(parameter.spec.elements(), tensor.elements());
+    parameter.write(tensor.as<float>().data());
   }
 }
 
 void Replica::overlay(const TensorMap& pieces) {
-  for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string& piece) {
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& piece) {
     auto found = pieces.find(piece);
     if (found == pieces.end()) return;
-    const MutableBytes target = row_bytes(parameter, leaf.rows);
-    TESSERA_CHECK_EQ(target.size(), found->second.bytes().size());
-    std::memcpy(target.data(), found->second.bytes().data(), target.size());
+    TESSERA_CHECK_EQ(leaf.value.nbytes(), found->second.bytes().size());
+    std::memcpy(leaf.value.mutable_data_ptr(), found->second.bytes().data(), leaf.value.nbytes());
   });
 }
 
@@ -55,8 +46,8 @@ void Replica::park() {
 void Replica::activate(SlotRun& run) {
   if (active_ == &run) return;
   park();
-  write(run.adopted);
   params_.set_trainable(run.owned);
+  write(run.adopted);
   overlay(run.parked);
   run.parked.clear();
   active_ = &run;
@@ -74,7 +65,9 @@ TensorMap Replica::fast_pieces(SlotRun& run, const TensorMap& parameters, const 
       if (fast != nullptr) {
         pieces.emplace(name, fast->at(param).rows(rows).clone());
       } else if (active_ == &run) {
-        pieces.emplace(name, host_copy(params_[param].full.narrow(0, rows.begin, rows.count())));
+        for (const Leaf& leaf : params_[param].leaves) {
+          if (leaf.rows == rows) pieces.emplace(name, host_copy(leaf.value));
+        }
       } else if (const auto parked = run.parked.find(name); parked != run.parked.end()) {
         pieces.emplace(name, parked->second);
       }

@@ -1,5 +1,6 @@
 // The model of a worker: one set of parameters, on which the worker's slots take turns. Only the active
-// slot's own rows differ from the committed parameters it adopted; the others' are parked.
+// slot's own rows differ from the committed parameters it adopted; the others' are parked. Where the family
+// holds frozen rows in bf16, those are the committed ones rounded, and own rows are fp32 all the same.
 #pragma once
 #include <memory>
 #include <set>

@@ -16,6 +16,7 @@ constexpr std::string_view since_prefix = "slot/since/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
 constexpr const char* pushed_name = "slot/pushed";
+constexpr const char* scale_name = "slot/loss_scale";
 
 HostTensor versions_tensor(const std::vector<Version>& versions) {
   HostTensor tensor = HostTensor::empty(DType::i64, {static_cast<std::int64_t>(versions.size())});
@@ -242,6 +243,11 @@ TensorMap SlotRun::state(const SlotProgress& progress) const {
                     HostTensor::of<std::int64_t>(DType::i64, {1}, {at}));
     }
   }
+  if (loss_scale) {
+    const std::vector<std::int64_t> scale = loss_scale->state();
+    const std::vector<std::int64_t> shape{static_cast<std::int64_t>(scale.size())};
+    state.emplace(scale_name, HostTensor::of<std::int64_t>(DType::i64, shape, scale));
+  }
   state.emplace(step_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {progress.step}));
   state.emplace(adopted_name, versions_tensor(progress.adopted));
   state.emplace(pushed_name, versions_tensor(progress.pushed));
@@ -254,6 +260,11 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   TESSERA_ASSIGN(auto pushed_versions, integers(state, pushed_name, slot));
   if (saved_step.size() != 1)
     return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed step counter");
+  if (loss_scale) {
+    TESSERA_ASSIGN(auto scale, integers(state, scale_name, slot));
+    if (!loss_scale->load(scale))
+      return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed loss scale");
+  }
   std::map<std::string, at::Tensor> moments;
   for (const auto& [name, tensor] : state) {
     if (name.starts_with(inner_prefix)) {

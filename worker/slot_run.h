@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "base/tensor.h"
 #include "comm/messages.h"
 #include "optim/inner.h"
+#include "optim/loss_scale.h"
 #include "worker/protocol/worker_machine.h"
 
 namespace tessera {
@@ -26,7 +28,8 @@ struct SlotRun {
   Attempt attempt;
   std::int64_t step = 0;  ///< inner steps done since the beginning of training
   std::unique_ptr<InnerOptimizer> inner;
-  Work work;  ///< since the last contribution
+  std::optional<LossScale> loss_scale;  ///< where gradients pass through fp16
+  Work work;                            ///< since the last contribution
 
   /// Committed parameters that the slot has adopted, whole tensors by name (shared with other slots and with
   /// the wire).
@@ -37,18 +40,34 @@ struct SlotRun {
   /// What encoding left out of the slot's contributions so far, by piece name; empty without error feedback.
   TensorMap residuals;
 
+<<<<<<< HEAD
   /// Other rows are the slot's from inner step `at` on: moments and residuals of rows that stay are kept,
   /// those of rows that go are dropped, and rows that come start without, or with the moments that `handed`
   /// has for them (whole tensors by moment_name). `specs` are all parameters of the model.
+=======
+  /// Inner steps that changed parameters: those that overflowed are not counted.
+  std::int64_t updates() const { return step - (loss_scale ? loss_scale->skipped() : 0); }
+
+  /// Other rows are the slot's from update `at` on: moments of rows that stay are kept, those of rows
+  /// that go are dropped, and rows that come start without, or with what `handed` has for them (whole tensors
+  /// by moment_name). `specs` are all parameters of the model.
+>>>>>>> mixed
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
   /// Moments of owned rows, by moment_name, to be handed over.
   TensorMap moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const;
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 
+<<<<<<< HEAD
   /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", residuals as "feedback/PIECE", ages as
   /// "slot/since/PIECE", and the protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data
   /// cursor is step x batch, since a slot's stream is a function of the position.
+=======
+  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
+  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed"; the loss scale, where there is one,
+  /// as "slot/loss_scale". The data cursor is step x batch, since a slot's stream is a function of the
+  /// position.
+>>>>>>> mixed
   TensorMap state(const SlotProgress& progress) const;
   /// Takes over a saved state. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "monitoring/log.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -30,6 +31,14 @@ std::int64_t trainable_elements(const std::vector<ParamSpec>& specs) {
     if (spec.role == Role::weight) total += spec.elements();
   }
   return total;
+}
+
+/// By a power of two, which is exact but for what underflows.
+void divide_gradients(const std::vector<Piece>& pieces, double scale) {
+  at::NoGradGuard no_grad;
+  for (const Piece& piece : pieces) {
+    if (piece.gradient.defined()) at::Tensor(piece.gradient).mul_(1 / scale);
+  }
 }
 
 }  // namespace
@@ -66,12 +75,16 @@ Status Trainer::step(SlotRun& run) {
     return fail(ExitCode::failed, "the loss of slot ", run.slot, " is ", loss_sum, " at its step ", run.step,
                 "; a lower inner.lr or a longer schedule.warmup may help");
   }
-  loss.sum.div(loss.weight).backward();
+  const double scale = run.loss_scale ? run.loss_scale->value() : 1;
+  const at::Tensor mean = loss.sum.div(loss.weight);
+  (run.loss_scale ? mean.mul(scale) : mean).backward();
 
   const std::vector<Piece> pieces = run.by_age(parts_.replica.pieces());
+  if (run.loss_scale) divide_gradients(pieces, scale);
   const double norm = clip_gradients(pieces, settings_.clip, trainable_parameters_);
-  if (settings_.steps_locally) {
-    run.inner->step(pieces, run.inner->base_lr() * parts_.schedule.factor(run.step), run.step + 1);
+  TESSERA_ASSIGN(const bool counted, counts(run, norm));
+  if (settings_.steps_locally && counted) {
+    run.inner->step(pieces, run.inner->base_lr() * parts_.schedule.factor(run.step), run.updates() + 1);
   }
   if (run.work.steps == 0) run.work.first_sample = first;
   run.work.end_sample = first + static_cast<std::uint64_t>(settings_.batch);
@@ -81,10 +94,28 @@ Status Trainer::step(SlotRun& run) {
   run.work.flops_uncut += settings_.uncut_flops * batch.units;
   run.work.loss_sum += loss_sum;
   run.work.loss_weight += loss.weight;
-  run.work.grad_norm += (norm - run.work.grad_norm) / static_cast<double>(run.work.steps);
+  if (counted) run.work.grad_norm += (norm - run.work.grad_norm) / static_cast<double>(run.work.steps);
   run.work.compute_seconds += watch.seconds();
   run.step += 1;
   return {};
+}
+
+Result<bool> Trainer::counts(SlotRun& run, double norm) {
+  if (!run.loss_scale) return true;
+  float overflows = std::isfinite(norm) ? 0 : 1;
+  if (parts_.ranks != nullptr) TESSERA_TRY(parts_.ranks->all_reduce(std::span<float>(&overflows, 1)));
+  if (overflows == 0) {
+    run.loss_scale->good_step();
+    return true;
+  }
+  if (!run.loss_scale->overflow()) {
+    return fail(ExitCode::failed, "gradients of slot ", run.slot, " overflow fp16 at its step ", run.step,
+                " although the loss is hardly scaled any more (", run.loss_scale->value(),
+                "); a lower inner.lr or model.precision = \"fp32\" may help");
+  }
+  log_info("slot ", run.slot, ": the gradients of step ", run.step,
+           " overflow fp16 and are left out; loss scale ", run.loss_scale->value());
+  return false;
 }
 
 bool Trainer::evaluate_batch(std::uint64_t index, Evaluated& sums) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "comm/collective/collective.h"
 #include "data/source.h"
 #include "optim/grad_clip.h"
 #include "optim/inner.h"
@@ -32,6 +33,9 @@ struct TrainerParts {
   const Objective& objective;
   const Schedule& schedule;
   const DataSource& data;
+  /// Ranks that step together on averaged gradients; null: the worker is one. What overflows on one of them
+  /// is left out by all.
+  Collective* ranks = nullptr;
 };
 
 class Trainer {
@@ -39,7 +43,8 @@ class Trainer {
   Trainer(TrainerParts parts, TrainerSettings settings);
 
   /// Does the slot's next inner step on the replica (activating the slot) and adds to run.work.
-  /// Error: the loss is not finite; names slot and step.
+  /// Where the slot has a loss scale, a step whose gradients overflow changes no parameter and no moment.
+  /// Error: the loss is not finite, or gradients overflow at the least scale; names slot and step.
   Status step(SlotRun& run);
   /// Adds the loss of the parameters that the replica shows on held-out batch `index` to `sums`. False: there
   /// is no such batch, the evaluation is complete.
@@ -48,6 +53,8 @@ class Trainer {
 
  private:
   Objective::Value forward(const TensorMap& tensors);
+  /// Whether this step counts, by the norm of its gradients; moves the slot's loss scale.
+  Result<bool> counts(SlotRun& run, double norm);
   TrainerParts parts_;
   TrainerSettings settings_;
   std::int64_t trainable_parameters_;

@@ -199,6 +199,7 @@ WorkerEvent Worker::work(const worker_action::Restore& action) {
   run.slot = action.slot;
   run.attempt = action.attempt;
   run.inner = parts_->make_inner();
+  run.loss_scale = parts_->loss_scale;
   if (action.state.is_zero()) return worker_event::Restored{action.slot, action.attempt, std::nullopt};
   Result<SlotProgress> progress = restore(run, action);
   if (!progress.ok()) {
@@ -256,7 +257,7 @@ void Worker::change_owned(SlotRun& run, const FragmentHead& head, TensorMap& par
   if (owned != run.owned) {
     replica_->rest(run);
     const bool fresh = run.step == 0;
-    run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.step,
+    run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.updates(),
             replica_->params().specs(), handed);
   }
 }

@@ -32,6 +32,7 @@ struct WorkerParts {
   std::unique_ptr<DataSource> data;
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
+  std::optional<LossScale> loss_scale;  ///< that a slot begins with, where gradients pass through fp16
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
   /// Rows whose moments a contribution from a version also brings; empty: none are handed over.
   std::function<RowSet(SlotId, Version)> hands_over;

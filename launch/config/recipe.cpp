@@ -85,6 +85,9 @@ void InnerSettings::fields(FieldVisitor& f) {
            "would have",
            one_of({"local", "scaled"})},
           clip_mode);
+  f.group(
+      {"loss_scale", "of gradients that pass through fp16 (model.precision): doubles and halves by itself"},
+      loss_scale);
 }
 
 void ScheduleSettings::fields(FieldVisitor& f) {

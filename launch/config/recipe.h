@@ -10,6 +10,7 @@
 #include "base/fields.h"
 #include "coordinator/planner.h"
 #include "eval/sampler.h"
+#include "optim/loss_scale.h"
 
 namespace tessera {
 
@@ -72,6 +73,7 @@ struct InnerSettings : Settings {
   Choice optimizer;
   double clip = 1.0;  ///< norm to which gradients are clipped; 0: not at all
   std::string clip_mode = "local";
+  LossScaleSettings loss_scale;
   explicit InnerSettings(const Catalogs& catalogs) : optimizer(catalogs.inner, "adamw") {}
   void fields(FieldVisitor& f) override;
 };

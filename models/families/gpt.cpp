@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "models/family.h"
+#include "models/gpt_settings.h"
 #include "models/layers/adapter.h"
 #include "models/layers/attention.h"
 #include "models/layers/fast_block.h"
@@ -24,95 +25,6 @@
 
 namespace tessera {
 namespace {
-
-struct GptSettings : Settings {
-  std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
-  std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast",
-              precision = "fp32";
-  bool bias = false, tied = true;
-  std::int64_t adapter_rank = 0;
-  double adapter_alpha = 0;
-  std::string adapter_targets = "mlp";
-
-  void fields(FieldVisitor& f) override {
-    f.field({"width", "size of the residual stream", at_least(1)}, width);
-    f.field({"layers", "number of blocks", at_least(1)}, layers);
-    f.field({"heads", "query heads per block", at_least(1)}, heads);
-    f.field({"kv_heads", "key/value heads per block; 0: as many as heads", at_least(0)}, kv_heads);
-    f.field({"ffn",
-             "hidden units of each MLP; 0: 4 x width for gelu, 8/3 x width rounded up to a multiple of 8 for "
-             "swiglu (the same number of parameters)",
-             at_least(0)},
-            ffn);
-    f.field({"vocab", "size of the vocabulary; 0: the tokenizer's", at_least(0)}, vocab);
-    f.field({"context", "tokens per training sequence and the longest that can be read", at_least(1)},
-            context);
-    f.field(
-        {"positions", "how positions enter: a learned table or rotary angles", one_of({"learned", "rotary"})},
-        positions);
-    f.field({"activation", "of the MLP", one_of({"gelu", "swiglu"})}, activation);
-    f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
-    f.field({"bias", "biases in projections and layer norms"}, bias);
-    f.field(
-        {"block",
-         "fast: hand-written forward and backward of each block where there is one (fp32 on the CPU); plain: "
-         "one operator after another, the reference",
-         one_of({"fast", "plain"})},
-        block);
-    f.field(
-        {"precision",
-         "of the operands of matrix products in fast blocks and the head; sums, attention's scores, weights, "
-         "gradients and moments are fp32 in both. bf16 needs a processor that has such products",
-         one_of({"fp32", "bf16"})},
-        precision);
-    f.field({"tied", "the output head is the token embedding"}, tied);
-    f.field(
-        {"adapter_rank",
-         "rank r of low-rank adapters (LoRA): W becomes W + alpha/r B A with A [r, width], B [units, r]; 0: "
-         "none. With the targets' W frozen, an MLP with r = width x ffn / (N x (width + ffn)) trains as many "
-         "parameters as a slot of a cut into N slices; in general r = sum(units x width) / (N x sum(units + "
-         "width)) over the targets",
-         at_least(0)},
-        adapter_rank);
-    f.field({"adapter_alpha", "alpha of the adapters; 0: as large as the rank (W + B A)", at_least(0)},
-            adapter_alpha);
-    f.field({"adapter_targets", "which matrices get adapters: mlp (up, gate, down), heads (q, k, v, o)",
-             one_of({"mlp", "heads", "mlp+heads"})},
-            adapter_targets);
-  }
-
-  std::vector<std::string> problems() const override {
-    std::vector<std::string> found;
-    const std::int64_t groups = kv_heads == 0 ? heads : kv_heads;
-    if (heads > 0 && width % heads != 0) {
-      found.push_back("model.heads = " + std::to_string(heads) +
-                      " does not divide model.width = " + std::to_string(width));
-    } else if (heads > 0 && positions == "rotary" && width / heads % 2 != 0) {
-      found.push_back(
-          "model.positions = \"rotary\" needs an even head size, but model.width / model.heads = " +
-          std::to_string(width / heads));
-    }
-    if (groups > 0 && heads % groups != 0) {
-      found.push_back("model.kv_heads = " + std::to_string(kv_heads) +
-                      " does not divide model.heads = " + std::to_string(heads));
-    }
-    std::int64_t smallest = width;  // side of a matrix that gets an adapter
-    if (adapter_targets != "heads" && ffn > 0) smallest = std::min(smallest, ffn);
-    if (adapter_targets != "mlp" && heads > 0) smallest = std::min(smallest, width / heads * groups);
-    if (adapter_rank > smallest) {
-      found.push_back("model.adapter_rank = " + std::to_string(adapter_rank) + " is more than " +
-                      std::to_string(smallest) +
-                      ", the smaller side of a matrix that it adapts: training the matrix itself is cheaper");
-    }
-    if (precision == "bf16" && (block != "fast" || adapter_rank > 0)) {
-      found.push_back("model.precision = \"bf16\" needs model.block = \"fast\" without adapters");
-    } else if (const std::string why = why_not(compute_precision()); !why.empty()) {
-      found.push_back("model.precision = \"bf16\": " + why + "; \"fp32\" runs everywhere");
-    }
-    return found;
-  }
-  Precision compute_precision() const { return precision == "bf16" ? Precision::bf16 : Precision::fp32; }
-};
 
 class Gpt final : public Family {
  public:
@@ -128,6 +40,10 @@ class Gpt final : public Family {
   std::vector<ParamSpec> specs() const override { return specs_; }
   std::vector<CutGroup> cuts() const override;
   CostModel cost() const override;
+  FrozenRows frozen_rows() const override {
+    return s_.compute_precision() == Precision::bf16 ? FrozenRows::bf16 : FrozenRows::fp32;
+  }
+  bool scales_loss() const override { return s_.precision == "fp16"; }
   void initialize(ParamStore& params, std::uint64_t seed) const override;
   NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override;
   NamedTensors example_batch(std::uint64_t seed) const override;
@@ -260,9 +176,11 @@ CostModel Gpt::cost() const {
       .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
       .context = s_.context,
       .outputs = static_cast<double>(s_.vocab),
+      .frozen_bytes = frozen_rows() == FrozenRows::bf16 ? 2.0 : 4.0,
       .stages = [shape, specs = specs_, path = s_.block == "fast" ? fast_stages : plain_stages](
                     const RowSet& owned, double sequences) { return path(shape, specs, owned, sequences); }};
-  if (s_.adapter_rank > 0) cost.stages = nullptr;  // what adapters keep for the backward pass is not modelled
+  // What adapters and rounded operands keep for the backward pass is not modelled.
+  if (s_.adapter_rank > 0 || scales_loss()) cost.stages = nullptr;
   return cost;
 }
 
@@ -291,15 +209,22 @@ at::Tensor Gpt::norm(const ParamStore& params, const std::string& name, const at
 }
 
 at::Tensor Gpt::out(const ParamStore& params, const std::string& name, const at::Tensor& x) const {
-  const at::Tensor y =
-      adapts(name) ? adapted_out(x, params[name], adapter(params, name)) : linear_out(x, params[name]);
+  const auto product = [&] {
+    if (scales_loss()) return half_out(x, params[name]);
+    return adapts(name) ? adapted_out(x, params[name], adapter(params, name)) : linear_out(x, params[name]);
+  };
+  const at::Tensor y = product();
   return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
 at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::Tensor& z,
                    Input input) const {
-  const at::Tensor y =
-      adapts(name) ? adapted_in(z, params[name], adapter(params, name)) : linear_in(z, params[name], input);
+  const auto product = [&] {
+    if (scales_loss()) return half_in(z, params[name]);
+    return adapts(name) ? adapted_in(z, params[name], adapter(params, name))
+                        : linear_in(z, params[name], input);
+  };
+  const at::Tensor y = product();
   return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
@@ -322,8 +247,7 @@ at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const a
 }
 
 bool Gpt::fast(const ParamStore& params) const {
-  const at::Tensor& any = params["embed.tokens"].full;
-  return s_.block == "fast" && s_.adapter_rank == 0 && any.scalar_type() == at::kFloat && any.is_cpu();
+  return s_.block == "fast" && s_.adapter_rank == 0 && params.dtype() == at::kFloat;
 }
 
 at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x) const {
@@ -375,7 +299,8 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
     x = x + attention(params, b + "attention.", norm(params, b + "norm1", x));
     x = x + mlp(params, b + "mlp.", norm(params, b + "norm2", x));
   }
-  return {{"logits", linear_out(norm(params, "final_norm", x), head)}};
+  x = norm(params, "final_norm", x);
+  return {{"logits", scales_loss() ? half_out(x, head) : linear_out(x, head)}};
 }
 
 NamedTensors Gpt::example_batch(std::uint64_t seed) const {

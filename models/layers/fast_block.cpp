@@ -79,16 +79,15 @@ ArenaBuffer normed(const BlockState& s, const float* x, const Parameter* gain, c
 /// to [rows, units] = x W^T + bias, in columns of a wider matrix.
 void project(const BlockState& s, const ArenaBuffer& x, const Parameter* weight, const Parameter* bias,
              float* to, std::int64_t stride) {
-  s.products.multiply(FlopKind::forward, {x.data(), s.shape.width}, s.rows(),
-                      {values(weight), s.shape.width, true}, s.shape.width, weight->spec.rows(),
-                      {.data = to, .stride = stride, .bias = values(bias)});
+  s.products.multiply(FlopKind::forward, {x.data(), s.shape.width}, s.rows(), matrix_of(*weight),
+                      Through::out, {.data = to, .stride = stride, .bias = values(bias)});
 }
 
 /// to [rows, width] = residual + z W + bias.
 void project_back(const BlockState& s, const ArenaBuffer& z, const Parameter* weight, const Parameter* bias,
                   const float* residual, float* to) {
   const std::int64_t units = weight->spec.rows(), width = s.shape.width;
-  s.products.multiply(FlopKind::forward, {z.data(), units}, s.rows(), {values(weight), width}, units, width,
+  s.products.multiply(FlopKind::forward, {z.data(), units}, s.rows(), matrix_of(*weight), Through::in,
                       {to, width, residual, width, values(bias)});
 }
 
@@ -170,8 +169,7 @@ class BlockNode final : public Node {
   /// to [rows, units of the weight] = dy W^T: through a product back to the width.
   void through_back(const float* dy, const FastWeight& weight, std::int64_t units, float* to) const;
   /// to [rows, width] (+)= dz W: through a product out of the width.
-  void through_out(const float* dz, std::int64_t stride, const FastWeight& weight, std::int64_t units,
-                   float* to, bool add) const;
+  void through_out(const float* dz, std::int64_t stride, const FastWeight& weight, float* to, bool add) const;
   /// Through a norm, with the gradients of its gain and bias, to `to` (null: not wanted) plus the residual's.
   void through_norm(const float* x, const ArenaBuffer& statistics, const FastWeight& gain,
                     const FastWeight& bias, const float* dy, const float* residual, float* to,
@@ -210,15 +208,15 @@ void BlockNode::add_bias(const FastWeight& bias, const float* gradient, std::int
 
 void BlockNode::through_back(const float* dy, const FastWeight& weight, std::int64_t units, float* to) const {
   const std::int64_t width = state->shape.width;
-  state->products.multiply(FlopKind::activation_gradient, {dy, width}, state->rows(),
-                           {weight.data(), width, true}, width, units, {.data = to, .stride = units});
+  state->products.multiply(FlopKind::activation_gradient, {dy, width}, state->rows(), weight.matrix(),
+                           Through::out, {.data = to, .stride = units});
 }
 
-void BlockNode::through_out(const float* dz, std::int64_t stride, const FastWeight& weight,
-                            std::int64_t units, float* to, bool add) const {
+void BlockNode::through_out(const float* dz, std::int64_t stride, const FastWeight& weight, float* to,
+                            bool add) const {
   const std::int64_t width = state->shape.width;
-  state->products.multiply(FlopKind::activation_gradient, {dz, stride}, state->rows(), {weight.data(), width},
-                           units, width, {to, width, add ? to : nullptr, width});
+  state->products.multiply(FlopKind::activation_gradient, {dz, stride}, state->rows(), weight.matrix(),
+                           Through::in, {to, width, add ? to : nullptr, width});
 }
 
 void BlockNode::through_norm(const float* x, const ArenaBuffer& statistics, const FastWeight& gain,
@@ -277,7 +275,7 @@ ArenaBuffer BlockNode::through_mlp(const float* dy, bool input, variable_list& r
         });
     if (sums) bias.add_slices(*this, sums.data(), result);
     weight.add_products(*this, s.products, to, ffn, normed, /*compact=*/false, result);
-    if (input) through_out(to, ffn, weight, ffn, input_gradient.data(), add);
+    if (input) through_out(to, ffn, weight, input_gradient.data(), add);
   };
   if (s.shape.swiglu) {
     const ArenaBuffer dgate = scratch(ffn);
@@ -319,7 +317,7 @@ ArenaBuffer BlockNode::through_attention(const float* dy, bool input, variable_l
                        std::int64_t units) {
     add_bias(bias, dz, stride, units, result);
     weight.add_products(*this, s.products, dz, stride, normed, /*compact=*/false, result);
-    if (input) through_out(dz, stride, weight, units, input_gradient.data(), dz != dqkv.data());
+    if (input) through_out(dz, stride, weight, input_gradient.data(), dz != dqkv.data());
   };
   one(weights.q, weights.q_bias, dqkv.data(), s.queries());
   one(weights.k, weights.k_bias, dqkv.data() + s.queries(), s.keys());

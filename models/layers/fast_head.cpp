@@ -67,8 +67,8 @@ variable_list HeadNode::apply(variable_list&& gradients) {
   const bool input = task_should_compute_output(0), gain = gain_.wanted(*this), bias = bias_.wanted(*this);
   if (!input && !gain && !bias) return result;
   const ArenaBuffer dnormed = products_.take(rows * width), sums = products_.take(2 * width);
-  products_.multiply(FlopKind::activation_gradient, {dlogits, units}, rows, {head_.data(), width}, units,
-                     width, {.data = dnormed.data(), .stride = width});
+  products_.multiply(FlopKind::activation_gradient, {dlogits, units}, rows, head_.matrix(), Through::in,
+                     {.data = dnormed.data(), .stride = width});
   if (input) result[0] = at::empty_like(x_);
   NormBackward norm{.x = x_.const_data_ptr<float>(),
                     .statistics = statistics_.data(),
@@ -93,7 +93,8 @@ variable_list HeadNode::apply(variable_list&& gradients) {
 
 Tensor fast_head(const Tensor& given, bool rms, Precision precision, const Parameter& gain,
                  const Parameter* bias, const Parameter& head, const std::shared_ptr<Arena>& arena) {
-  TESSERA_CHECK(given.scalar_type() == at::kFloat && given.dim() == 3 && given.size(2) == head.full.size(1));
+  TESSERA_CHECK(given.scalar_type() == at::kFloat && given.dim() == 3 &&
+                given.size(2) == head.spec.row_size());
   const Tensor x = given.contiguous();
   const std::int64_t width = x.size(2), rows = x.size(0) * x.size(1), units = head.spec.rows();
   const FastProducts products(precision, arena);
@@ -104,8 +105,8 @@ Tensor fast_head(const Tensor& given, bool rms, Precision precision, const Param
     products.kernels().norm_forward(norm, begin, end);
   });
   Tensor y = at::empty({x.size(0), x.size(1), units}, x.options().requires_grad(false));
-  products.multiply(FlopKind::forward, {normed.data(), width}, rows, {values(&head), width, true}, width,
-                    units, {.data = y.mutable_data_ptr<float>(), .stride = units});
+  products.multiply(FlopKind::forward, {normed.data(), width}, rows, matrix_of(head), Through::out,
+                    {.data = y.mutable_data_ptr<float>(), .stride = units});
   if (at::GradMode::is_enabled()) {
     const auto node = std::shared_ptr<HeadNode>(new HeadNode(products, x, rms, gain, bias, head),
                                                 torch::autograd::deleteNode);

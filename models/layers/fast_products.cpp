@@ -26,6 +26,21 @@ std::string why_not(Precision precision) {
   return "this processor has no bf16 products (AVX512-BF16), and without them bf16 would be slower than fp32";
 }
 
+void round_to_bf16(const float* from, std::int64_t count, void* to) {
+  const ProductKernels* const products = bf16_products();
+  TESSERA_CHECK(products != nullptr, ": ", why_not(Precision::bf16));
+  auto* const halves = static_cast<std::uint16_t*>(to);
+  at::parallel_for(0, count, 1 << 18, [&](std::int64_t begin, std::int64_t end) {
+    products->round(from + begin, end - begin, halves + begin);
+  });
+}
+
+std::int64_t WeightMatrix::units() const {
+  std::int64_t units = 0;
+  for (const RowRun& run : runs) units += run.rows;
+  return units;
+}
+
 FastProducts::FastProducts(Precision precision, std::shared_ptr<Arena> arena)
     : products_(precision == Precision::bf16 && bf16_products() != nullptr ? *bf16_products()
                                                                            : kernels_.products),
@@ -33,10 +48,26 @@ FastProducts::FastProducts(Precision precision, std::shared_ptr<Arena> arena)
   TESSERA_CHECK(why_not(precision).empty(), ": ", why_not(precision));
 }
 
+/// Pairs of bf16 take half of this, and an odd inner dimension one more.
+std::int64_t FastProducts::packed_elements(std::int64_t inner, std::int64_t columns) const {
+  return (inner + 1) * divide_up(columns, products_.panel) * products_.panel;
+}
+
 Panels FastProducts::pack(MatrixView right, std::int64_t inner, std::int64_t columns) const {
-  // Pairs of bf16 take half of this, and an odd inner dimension one more.
-  ArenaBuffer memory = take((inner + 1) * divide_up(columns, products_.panel) * products_.panel);
+  ArenaBuffer memory = take(packed_elements(inner, columns));
   products_.pack(right, inner, columns, memory.data());
+  return {{memory.data(), inner, columns}, std::move(memory)};
+}
+
+Panels FastProducts::pack(const WeightMatrix& weight, Through through) const {
+  const bool transposed = through == Through::out;
+  const std::int64_t units = weight.units(), inner = transposed ? weight.width : units,
+                     columns = transposed ? units : weight.width;
+  if (const float* all = weight.together())
+    return pack(MatrixView{all, weight.width, transposed}, inner, columns);
+  TESSERA_CHECK(products_.pack_runs != nullptr, ": rows in bf16 need products in bf16");
+  ArenaBuffer memory = take(packed_elements(inner, columns));
+  products_.pack_runs({weight.runs.data(), weight.width, transposed}, inner, columns, memory.data());
   return {{memory.data(), inner, columns}, std::move(memory)};
 }
 

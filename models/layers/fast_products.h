@@ -19,6 +19,21 @@ std::string fast_kernel_level();
 enum class Precision : std::uint8_t { fp32, bf16 };
 /// Why this processor does not compute in a precision; empty: it does.
 std::string why_not(Precision precision);
+/// Rounds floats to the bf16 numbers that products in bf16 would take for them.
+void round_to_bf16(const float* from, std::int64_t count, void* to);
+
+/// A weight [units, width] as the right operand of products: its rows in runs, in fp32 or bf16.
+struct WeightMatrix {
+  std::vector<RowRun> runs;
+  std::int64_t width = 0;
+  std::int64_t units() const;
+  /// The values, where all of them lie together in fp32; else null.
+  const float* together() const { return runs.size() == 1 ? runs[0].wide : nullptr; }
+};
+enum class Through : std::uint8_t {
+  out,  ///< x W^T: from the width to the units
+  in,   ///< z W: from the units to the width
+};
 
 /// A packed right operand and its memory.
 struct Panels {
@@ -34,11 +49,16 @@ class FastProducts {
   ArenaBuffer take(std::int64_t elements) const { return arena_->take(elements); }
 
   Panels pack(MatrixView right, std::int64_t inner, std::int64_t columns) const;
+  Panels pack(const WeightMatrix& weight, Through through) const;
   /// target [rows, columns] = left right + addend + bias.
   void multiply(FlopKind kind, MatrixView left, std::int64_t rows, const Panels& right, Target target) const;
   void multiply(FlopKind kind, MatrixView left, std::int64_t rows, MatrixView right, std::int64_t inner,
                 std::int64_t columns, Target target) const {
     multiply(kind, left, rows, pack(right, inner, columns), target);
+  }
+  void multiply(FlopKind kind, MatrixView left, std::int64_t rows, const WeightMatrix& weight,
+                Through through, Target target) const {
+    multiply(kind, left, rows, pack(weight, through), target);
   }
   void attention(const AttentionForward& attention) const;
   void attention(const AttentionBackward& attention) const;
@@ -53,6 +73,7 @@ class FastProducts {
                  const SumPass& pass) const;
 
  private:
+  std::int64_t packed_elements(std::int64_t inner, std::int64_t columns) const;
   template <class Each>
   void over_heads(const AttentionShape& shape, Each each) const;
 

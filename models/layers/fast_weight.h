@@ -19,11 +19,13 @@ class FastWeight {
   FastWeight(const Parameter& parameter, torch::autograd::Node& node);
 
   bool owned() const { return !rows_.empty(); }
-  bool whole() const { return rows_.size() == 1 && rows_[0].count() == full_.size(0); }
+  bool whole() const { return rows_.size() == 1 && rows_[0].count() == all_rows_; }
   std::int64_t owned_rows() const;
   const std::vector<Rows>& rows() const { return rows_; }
-  /// The values; a change since the forward pass is a bug.
+  /// The values; a change since the forward pass is a bug. Of a vector (null where the layer has none), and
+  /// of a matrix.
   const float* data() const;
+  const WeightMatrix& matrix() const;
   /// True if the running backward pass wants a gradient of any owned range.
   bool wanted(const torch::autograd::Node& node) const;
 
@@ -36,13 +38,19 @@ class FastWeight {
   void add_slices(const torch::autograd::Node& node, const float* gradient, variable_list& result) const;
 
  private:
-  at::Tensor full_;
-  std::uint32_t version_ = 0;
-  std::vector<Rows> rows_;
+  std::uint64_t version_now() const;
+
+  std::vector<at::Tensor> held_;  ///< what the values lie in
+  WeightMatrix matrix_;
+  std::uint64_t version_ = 0;
+  std::int64_t all_rows_ = 0;
+  std::vector<Rows> rows_;  ///< owned
   std::size_t first_edge_ = 0;
 };
 
-/// The values of a parameter, or null where the layer does not have it.
+/// The rows of a matrix, or of a vector as a matrix of one column.
+WeightMatrix matrix_of(const Parameter& parameter);
+/// The values of a vector, or null where the layer does not have it.
 inline const float* values(const Parameter* parameter) {
   return parameter == nullptr ? nullptr : parameter->full.const_data_ptr<float>();
 }

@@ -14,8 +14,15 @@ std::uint64_t hash_of(const std::string& name) {
 }
 
 template <class Draw>
-void fill(const at::Tensor& tensor, Draw draw) {
-  const std::int64_t count = tensor.numel();
+void fill(Parameter& parameter, Draw draw) {
+  const std::int64_t count = parameter.spec.elements();
+  if (parameter.split()) {
+    std::vector<float> values(static_cast<std::size_t>(count));
+    for (float& value : values) value = draw();
+    parameter.write(values.data());
+    return;
+  }
+  const at::Tensor& tensor = parameter.full;
   if (tensor.scalar_type() == at::kFloat) {
     float* out = tensor.mutable_data_ptr<float>();
     for (std::int64_t i = 0; i < count; ++i) out[i] = draw();
@@ -30,11 +37,11 @@ void fill(const at::Tensor& tensor, Draw draw) {
 
 void fill_normal(Parameter& parameter, double standard_deviation, std::uint64_t seed) {
   KeyedRandom random(key_of({seed, hash_of(parameter.spec.name)}));
-  fill(parameter.full, [&] { return static_cast<float>(standard_deviation * random.normal()); });
+  fill(parameter, [&] { return static_cast<float>(standard_deviation * random.normal()); });
 }
 
 void fill_constant(Parameter& parameter, double value) {
-  fill(parameter.full, [&] { return static_cast<float>(value); });
+  fill(parameter, [&] { return static_cast<float>(value); });
 }
 
 }  // namespace tessera

@@ -138,28 +138,56 @@ Weight weight_of(const Parameter& parameter) {
   return weight;
 }
 
+/// Rounds to fp16, and the gradient on its way back.
+Tensor through_half(const Tensor& x) {
+  return x.to(at::kHalf).to(x.scalar_type());
+}
+
+Weight half_weight_of(const Parameter& parameter) {
+  Weight weight = weight_of(parameter);
+  weight.full = through_half(weight.full);
+  for (Tensor& leaf : weight.leaves) leaf = through_half(leaf);
+  return weight;
+}
+
 /// Applies a product of matrices to the last dimension of a tensor with any number of leading ones.
 template <class Product>
-Tensor on_last_dimension(const Tensor& x, const Parameter& parameter, Product product) {
-  const Tensor y = product(x.reshape({-1, x.size(-1)}), weight_of(parameter));
+Tensor on_last_dimension(const Tensor& x, const Weight& weight, Product product) {
+  const Tensor y = product(x.reshape({-1, x.size(-1)}), weight);
   std::vector<std::int64_t> shape = x.sizes().vec();
   shape.back() = y.size(1);
   return y.view(shape);
 }
 
+void check_inputs(const Parameter& weight, const Tensor& x, std::int64_t dimension) {
+  TESSERA_CHECK(weight.full.dim() == 2 && x.size(-1) == weight.full.size(dimension), ": ", weight.spec.name,
+                " has ", weight.full.size(dimension), " inputs, not ", x.size(-1));
+}
+
 }  // namespace
 
 at::Tensor linear_out(const at::Tensor& x, const Parameter& weight) {
-  TESSERA_CHECK(weight.full.dim() == 2 && x.size(-1) == weight.full.size(1), ": ", weight.spec.name, " has ",
-                weight.full.size(1), " inputs, not ", x.size(-1));
-  return on_last_dimension(x, weight, product_out);
+  check_inputs(weight, x, 1);
+  return on_last_dimension(x, weight_of(weight), product_out);
 }
 
 at::Tensor linear_in(const at::Tensor& z, const Parameter& weight, Input input) {
-  TESSERA_CHECK(weight.full.dim() == 2 && z.size(-1) == weight.full.size(0), ": ", weight.spec.name, " has ",
-                weight.full.size(0), " inputs, not ", z.size(-1));
-  return on_last_dimension(
-      z, weight, [input](const Tensor& rows, const Weight& w) { return product_in(rows, w, input); });
+  check_inputs(weight, z, 0);
+  return on_last_dimension(z, weight_of(weight), [input](const Tensor& rows, const Weight& w) {
+    return product_in(rows, w, input);
+  });
+}
+
+at::Tensor half_out(const at::Tensor& x, const Parameter& weight) {
+  check_inputs(weight, x, 1);
+  return through_half(on_last_dimension(through_half(x), half_weight_of(weight), product_out));
+}
+
+at::Tensor half_in(const at::Tensor& z, const Parameter& weight) {
+  check_inputs(weight, z, 0);
+  return through_half(on_last_dimension(
+      through_half(z), half_weight_of(weight),
+      [](const Tensor& rows, const Weight& w) { return product_in(rows, w, Input::of_this); }));
 }
 
 at::Tensor add_bias(const at::Tensor& y, const Parameter& bias) {

@@ -24,6 +24,11 @@ enum class Input : std::uint8_t {
 /// projection).
 at::Tensor linear_in(const at::Tensor& z, const Parameter& weight, Input input = Input::of_this);
 
+/// The same in fp16, as hardware does it that sums in fp32: both operands, the result, and the gradients of
+/// all three are rounded to fp16 (beyond 65504: infinite). Emulated in fp32, with a copy of the weight.
+at::Tensor half_out(const at::Tensor& x, const Parameter& weight);
+at::Tensor half_in(const at::Tensor& z, const Parameter& weight);
+
 /// y [..., units] + bias, the bias' gradient summed over its owned entries only.
 at::Tensor add_bias(const at::Tensor& y, const Parameter& bias);
 

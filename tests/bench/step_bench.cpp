@@ -1,5 +1,6 @@
 // The C++ half of tests/bench/compare_eager.py: one slot, stepped on demand. Takes the model's shape on the
-// command line, the block (fast, plain, or bf16: fast in that precision) and the number of slices of which
+// command line, the block (fast, plain, or bf16: fast in that precision; wide: bf16 with frozen rows held in
+// fp32) and the number of slices of which
 // the slot owns one (cut mlp+heads; 1: it owns everything, 0: nothing of what is cut). Then reads a number of
 // steps per line and answers with "milliseconds-per-step CPU-milliseconds-per-step loss".
 #include <chrono>
@@ -9,6 +10,7 @@
 #include <iostream>
 
 #include "base/random.h"
+#include "tests/models/held_wide.h"
 #include "worker/numerics.h"
 #include "worker/replica.h"
 #include "worker/trainer.h"
@@ -66,8 +68,8 @@ struct SetModel final : FieldVisitor {
   }
   void field(const FieldInfo&, double&) override {}
   void field(const FieldInfo& info, std::string& value) override {
-    if (info.name == "block") value = block == "bf16" ? "fast" : block;
-    if (info.name == "precision") value = block == "bf16" ? "bf16" : "fp32";
+    if (info.name == "block") value = block == "plain" ? "plain" : "fast";
+    if (info.name == "precision") value = block == "bf16" || block == "wide" ? "bf16" : "fp32";
   }
   void field(const FieldInfo&, std::vector<double>&) override {}
   void field(const FieldInfo&, std::vector<std::string>&) override {}
@@ -92,6 +94,7 @@ std::unique_ptr<Family> make_gpt(const Shape& shape) {
 RowSet owned_rows(const Family& family, std::int64_t slices) {
   std::map<std::string, std::int64_t> cut;
   for (const CutGroup& group : family.cuts()) {
+    if (group.kind == "layer") continue;
     for (const auto& m : group.members)
       cut[m.param] = slices == 0 ? 0 : group.units / slices * m.rows_per_unit;
   }
@@ -109,7 +112,8 @@ int serve(const Shape& shape, int threads) {
   const auto objective = Registry<Objective>::builtin().make("cross_entropy", {});
   const RandomTokens data(shape);
   const Constant schedule;
-  Replica replica(*family);
+  const testing::HeldWide held_wide(*family);
+  Replica replica(shape.block == "wide" ? static_cast<const Family&>(held_wide) : *family);
   family->initialize(replica.params(), 1);
   Trainer trainer({replica, *objective, schedule, data},
                   {.batch = shape.batch, .clip = {.mode = ClipSettings::Mode::local, .max_norm = 1}});

@@ -83,9 +83,15 @@ class Recovery(RunTest):
     def test_moments_that_are_handed_over_survive_them_too(self):
         self.rotated("hand_over")
 
-    def rotated(self, state):
+    def test_frozen_rows_in_bf16_survive_them_too(self):
+        with open("/proc/cpuinfo") as info:
+            if "avx512_bf16" not in info.read():
+                self.skipTest("this processor has no bf16 products")
+        self.rotated("hand_over", "--set", "model.precision=bf16", "--set", 'partial.frozen=["embed.*"]')
+
+    def rotated(self, state, *more):
         rotation = ["--set", "partial.rotate_every=1", "--set", "partial.slices=4", "--set", "partial.replicas=2",
-                    "--set", "schedule.horizon=120", "--set", "partial.rotate_state=" + state]
+                    "--set", "schedule.horizon=120", "--set", "partial.rotate_state=" + state, *more]
         reference = self.reference(*self.rounds, *rotation)
         run = self.path("run")
         train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", "15", *rotation)

@@ -21,39 +21,88 @@ inline Vec pairs_along(const float* p, std::int64_t count) {
   return as_floats(reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 
-/// Pairs of two rows, element by element.
-inline Vec pairs_across(Vec first, Vec second) {
-  const auto wide = [](Vec v) {
-    return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
-  };
-  return as_floats(_mm512_or_si512(wide(first), _mm512_slli_epi32(wide(second), 16)));
+/// 16 floats in a row, rounded, each in the low half of 32 bits.
+inline __m512i rounded(Vec v) {
+  return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
 }
 
-/// Packs `count` inner steps of one panel into pairs.
-void pack_panel_bf16(MatrixView b, std::int64_t count, std::int64_t column, std::int64_t columns,
-                     float* out) {
+/// Pairs of two rows, element by element.
+inline Vec pairs_across(__m512i first, __m512i second) {
+  return as_floats(_mm512_or_si512(first, _mm512_slli_epi32(second, 16)));
+}
+inline Vec pairs_across(Vec first, Vec second) {
+  return pairs_across(rounded(first), rounded(second));
+}
+
+/// The first `count` of 32 numbers of 16 bits; the rest are zero.
+inline __m512i load_halves(const std::uint16_t* p, std::int64_t count) {
+  if (count >= 2 * lanes) return _mm512_loadu_si512(p);
+  return _mm512_maskz_loadu_epi16(static_cast<__mmask32>((1u << count) - 1), p);
+}
+
+/// One row of a matrix, wherever it lies.
+struct Row {
+  const float* wide = nullptr;
+  const std::uint16_t* half = nullptr;
+
+  Vec along(std::int64_t at, std::int64_t count) const {
+    return wide != nullptr ? pairs_along(wide + at, count) : as_floats(load_halves(half + at, count));
+  }
+  __m512i across(std::int64_t at, std::int64_t count) const {
+    if (wide != nullptr) return rounded(load(wide + at, count));
+    return _mm512_cvtepu16_epi32(_mm512_castsi512_si256(load_halves(half + at, least(count, lanes))));
+  }
+};
+
+/// The rows of a matrix, all together. Ask for ascending ones.
+struct TogetherRows {
+  explicit TogetherRows(MatrixView b) : b(b) {}
+  Row operator()(std::int64_t row) { return {b.data + row * b.stride}; }
+  MatrixView b;
+};
+
+/// The rows of a matrix of several runs. Ask for ascending ones.
+struct RunRows {
+  explicit RunRows(RunsView b) : run(b.runs), stride(b.stride) {}
+  Row operator()(std::int64_t row) {
+    while (row - before >= run->rows) before += run++->rows;
+    const std::int64_t at = (row - before) * stride;
+    return run->wide != nullptr ? Row{run->wide + at} : Row{nullptr, run->half + at};
+  }
+  const RowRun* run;
+  std::int64_t stride, before = 0;
+};
+
+/// Packs inner steps [first, first + count) of one panel into pairs: across `count` rows of the matrix, or
+/// along the rows of the panel's columns where it is transposed.
+template <class Rows>
+void pack_panel_bf16(Rows row, bool transposed, std::int64_t first, std::int64_t count, std::int64_t column,
+                     std::int64_t columns, float* out) {
   const std::int64_t wide = least(panel, columns - column);
-  if (!b.transposed) {
+  if (!transposed) {
     for (std::int64_t k = 0; k < count; k += 2) {
+      const Row one = row(first + k), two = k + 1 < count ? row(first + k + 1) : Row{};
       for (std::int64_t half = 0; half < panel; half += lanes, out += lanes) {
-        const float* const row = b.data + k * b.stride + column + half;
-        if (half >= wide) {
+        const std::int64_t left = wide - half;
+        if (left <= 0) {
           store(out, Vec{});
         } else {
-          store(out, pairs_across(load(row, wide - half),
-                                  k + 1 < count ? load(row + b.stride, wide - half) : Vec{}));
+          store(out, pairs_across(one.across(column + half, left),
+                                  k + 1 < count ? two.across(column + half, left) : _mm512_setzero_si512()));
         }
       }
     }
     return;
   }
+  Row rows[panel];
+  for (std::int64_t unit = 0; unit < wide; ++unit) rows[unit] = row(column + unit);
   for (std::int64_t k = 0; k < count; k += 2 * lanes) {
     const std::int64_t pairs = least(lanes, (count - k + 1) / 2);
     for (int half = 0; half < 2; ++half) {
       Vec square[lanes];
       for (int i = 0; i < lanes; ++i) {
         const std::int64_t unit = half * lanes + i;
-        square[i] = unit < wide ? pairs_along(b.data + (column + unit) * b.stride + k, count - k) : Vec{};
+        square[i] = unit < wide ? rows[unit].along(first + k, count - k) : Vec{};
       }
       transpose(square);
       for (int i = 0; i < pairs; ++i) store(out + (k / 2 + i) * panel + half * lanes, square[i]);
@@ -61,13 +110,28 @@ void pack_panel_bf16(MatrixView b, std::int64_t count, std::int64_t column, std:
   }
 }
 
-void pack_bf16(MatrixView b, std::int64_t inner, std::int64_t columns, float* out) {
+template <class Rows>
+void pack_rows(Rows row, bool transposed, std::int64_t inner, std::int64_t columns, float* out) {
   for (std::int64_t k = 0; k < inner; k += 2 * pair_depth) {
     const std::int64_t count = least(2 * pair_depth, inner - k), pairs = (count + 1) / 2;
-    const MatrixView part{b.data + (b.transposed ? k : k * b.stride), b.stride, b.transposed};
     for (std::int64_t column = 0; column < columns; column += panel, out += pairs * panel) {
-      pack_panel_bf16(part, count, column, columns, out);
+      pack_panel_bf16(row, transposed, k, count, column, columns, out);
     }
+  }
+}
+
+void pack_bf16(MatrixView b, std::int64_t inner, std::int64_t columns, float* out) {
+  pack_rows(TogetherRows(b), b.transposed, inner, columns, out);
+}
+void pack_runs_bf16(RunsView b, std::int64_t inner, std::int64_t columns, float* out) {
+  pack_rows(RunRows(b), b.transposed, inner, columns, out);
+}
+
+void round_bf16(const float* from, std::int64_t count, std::uint16_t* to) {
+  for (std::int64_t i = 0; i < count; i += lanes) {
+    const std::int64_t here = least(lanes, count - i);
+    const auto halves = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(from + i, here)));
+    _mm256_mask_storeu_epi16(to + i, static_cast<__mmask16>((1u << here) - 1), halves);
   }
 }
 
@@ -149,6 +213,10 @@ void multiply_bf16(MatrixView a, Packed b, std::int64_t begin, std::int64_t end,
 }  // namespace
 
 extern const ProductKernels products_avx512_bf16;
-const ProductKernels products_avx512_bf16 = {.panel = panel, .pack = pack_bf16, .multiply = multiply_bf16};
+const ProductKernels products_avx512_bf16 = {.panel = panel,
+                                             .pack = pack_bf16,
+                                             .multiply = multiply_bf16,
+                                             .pack_runs = pack_runs_bf16,
+                                             .round = round_bf16};
 
 }  // namespace tessera

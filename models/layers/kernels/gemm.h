@@ -1,4 +1,4 @@
-// Products of fp32 matrices in plain memory: the operands as the kernels see them. Torch-free.
+// Products of matrices in plain memory: the operands as the kernels see them. Torch-free.
 #pragma once
 #include <cstdint>
 
@@ -8,6 +8,20 @@ namespace tessera {
 /// data[column * stride + row].
 struct MatrixView {
   const float* data = nullptr;
+  std::int64_t stride = 0;
+  bool transposed = false;
+};
+
+/// Rows of a matrix that lie together, in fp32 or as bf16 bits: one of the two is null.
+struct RowRun {
+  std::int64_t rows = 0;
+  const float* wide = nullptr;
+  const std::uint16_t* half = nullptr;
+};
+
+/// A matrix whose rows, of `stride` elements, lie in one run after another; transposed as in MatrixView.
+struct RunsView {
+  const RowRun* runs = nullptr;
   std::int64_t stride = 0;
   bool transposed = false;
 };

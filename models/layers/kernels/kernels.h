@@ -62,6 +62,10 @@ struct ProductKernels {
   void (*pack)(MatrixView b, std::int64_t inner, std::int64_t columns, float* out);
   /// Rows [begin, end) of target = a b + addend + bias.
   void (*multiply)(MatrixView a, Packed b, std::int64_t begin, std::int64_t end, Target target);
+  /// pack() of a matrix of several runs, and the rounding of `count` floats to bf16 that pack() does; null
+  /// where products are fp32.
+  void (*pack_runs)(RunsView b, std::int64_t inner, std::int64_t columns, float* out) = nullptr;
+  void (*round)(const float* from, std::int64_t count, std::uint16_t* to) = nullptr;
 };
 
 struct Kernels {
