@@ -40,34 +40,22 @@ struct SlotRun {
   /// What encoding left out of the slot's contributions so far, by piece name; empty without error feedback.
   TensorMap residuals;
 
-<<<<<<< HEAD
-  /// Other rows are the slot's from inner step `at` on: moments and residuals of rows that stay are kept,
-  /// those of rows that go are dropped, and rows that come start without, or with the moments that `handed`
-  /// has for them (whole tensors by moment_name). `specs` are all parameters of the model.
-=======
   /// Inner steps that changed parameters: those that overflowed are not counted.
   std::int64_t updates() const { return step - (loss_scale ? loss_scale->skipped() : 0); }
 
-  /// Other rows are the slot's from update `at` on: moments of rows that stay are kept, those of rows
-  /// that go are dropped, and rows that come start without, or with what `handed` has for them (whole tensors
-  /// by moment_name). `specs` are all parameters of the model.
->>>>>>> mixed
+  /// Other rows are the slot's from update `at` on: moments and residuals of rows that stay are kept, those of
+  /// rows that go are dropped, and rows that come start without, or with the moments that `handed` has for
+  /// them (whole tensors by moment_name). `specs` are all parameters of the model.
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
   /// Moments of owned rows, by moment_name, to be handed over.
   TensorMap moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const;
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 
-<<<<<<< HEAD
   /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", residuals as "feedback/PIECE", ages as
-  /// "slot/since/PIECE", and the protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data
-  /// cursor is step x batch, since a slot's stream is a function of the position.
-=======
-  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
-  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed"; the loss scale, where there is one,
-  /// as "slot/loss_scale". The data cursor is step x batch, since a slot's stream is a function of the
-  /// position.
->>>>>>> mixed
+  /// "slot/since/PIECE", and the protocol's progress as "slot/step", "slot/adopted", "slot/pushed"; the loss
+  /// scale, where there is one, as "slot/loss_scale". The data cursor is step x batch, since a slot's stream
+  /// is a function of the position.
   TensorMap state(const SlotProgress& progress) const;
   /// Takes over a saved state. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);
