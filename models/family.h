@@ -34,7 +34,7 @@ class Family {
   /// How a worker holds the rows of matrices that the active slot does not own; bf16: forward() copes with
   /// split parameters.
   virtual FrozenRows frozen_rows() const { return FrozenRows::fp32; }
-  /// Why training needs a scaled loss (optim/loss_scale.h): gradients pass through fp16.
+  /// Whether training needs a scaled loss (optim/loss_scale.h), since gradients pass through fp16.
   virtual bool scales_loss() const { return false; }
   /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be
   /// remade.

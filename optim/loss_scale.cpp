@@ -30,9 +30,9 @@ std::vector<std::string> LossScaleSettings::problems() const {
   std::vector<std::string> found;
   for (const auto& [name, value] : {std::pair{"initial", initial}, std::pair{"least", least}}) {
     if (!power_of_two(value) || exponent_of(value) > most_exponent || exponent_of(value) < -most_exponent)
-      found.push_back(std::string("loss_scale.") + name + " must be a power of two between 2^-30 and 2^30");
+      found.push_back(std::string(name) + " must be a power of two between 2^-30 and 2^30");
   }
-  if (found.empty() && least > initial) found.push_back("loss_scale.least is more than loss_scale.initial");
+  if (found.empty() && least > initial) found.push_back("least is more than initial");
   return found;
 }
 
