@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/text.h"
 #include "comm/codec.h"
 #include "comm/hash.h"
 #include "comm/storage/files.h"
@@ -45,6 +46,8 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
                  PlanSchedule::make(parts.specs, parts.family->cuts(), recipe.partial,
                                     static_cast<std::int32_t>(recipe.slots), parts.family->cost()));
   parts.plan = parts.schedule.at({0});
+  const std::vector<std::string> problems = assemble_method(recipe, parts.specs)->problems();
+  if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
 }
 
@@ -119,6 +122,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, recipe.outer.cut_momentum},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = static_cast<std::int32_t>(recipe.partial.slices),
+                               .rotates = recipe.partial.rotate_every > 0,
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

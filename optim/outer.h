@@ -94,11 +94,15 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
+    bool rotates = false;                                 ///< slices change their owners on the way
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
   virtual ~OuterMethod() = default;
 
+  /// What the recipe asks for that the method cannot do, in sentences that name the setting and the reason.
+  /// Asked before anything else; construction itself must not fail on it.
+  virtual std::vector<std::string> problems() const { return {}; }
   virtual std::vector<std::vector<std::string>> fragments() const = 0;
   /// The local half: the duties around inner step `step`.
   virtual Due due(std::int64_t step) const = 0;
@@ -107,6 +111,8 @@ class OuterMethod {
   /// The slot applies gradients itself (false: it brings them, and the coordinator steps).
   virtual bool steps_locally() const { return true; }
   virtual Payload payload() const { return Payload::theta_end; }
+  /// alpha: a slot that adopts a version goes on with alpha own + (1 - alpha) committed, on its own rows.
+  virtual double own_share() const { return 0; }
   /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
   virtual std::int32_t arrivals_per_merge() const { return 0; }
 

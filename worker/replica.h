@@ -2,6 +2,7 @@
 // slot's own rows differ from the committed parameters it adopted; the others' are parked.
 #pragma once
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ struct CutSettings {
   std::set<std::string> params;  ///< Plan::cut_params
   bool keeps_fast = false;       ///< partial.owner_view = "fast": a merge leaves a slot's own cut rows alone
   double lr_scale = 1;           ///< of the inner learning rate of cut rows
+  double own_share = 0;          ///< OuterMethod::own_share, of all owned rows
 };
 
 class Replica {
@@ -30,8 +32,8 @@ class Replica {
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
   /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
-  /// values of those tensors. Where owners keep fast values, its own rows of cut tensors become those of
-  /// `fast`, or stay as they are when that is null.
+  /// values of those tensors, all but own_share of them. Where owners keep fast values, its own rows of cut
+  /// tensors become those of `fast` in the same way, or stay as they are when that is null.
   void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);
@@ -47,7 +49,8 @@ class Replica {
 
  private:
   void park();
-  TensorMap fast_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
+  TensorMap own_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
+  std::optional<HostTensor> own_value(const SlotRun& run, const std::string& param, Rows rows);
   void write(const TensorMap& whole);
   void overlay(const TensorMap& pieces);
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::string_view inner_prefix = "inner/";
 constexpr std::string_view since_prefix = "slot/since/";
+constexpr std::string_view view_prefix = "view/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
 constexpr const char* pushed_name = "slot/pushed";
@@ -202,8 +203,9 @@ std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   return aged;
 }
 
-TensorMap SlotRun::state(const SlotProgress& progress) const {
+TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) const {
   TensorMap state;
+  for (const auto& [name, tensor] : view) state.emplace(std::string(view_prefix) + name, tensor);
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
   for (const auto& [param, came] : since) {
@@ -234,6 +236,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
       if (at.size() != 1 || piece.rows.count() <= 0)
         return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed '", name, "'");
       since[piece.param][piece.rows] = at[0];
+    } else if (name.starts_with(view_prefix)) {
+      adopted.insert_or_assign(name.substr(view_prefix.size()), tensor);
     } else if (!name.starts_with("slot/")) {
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has an unknown tensor '", name, "'");
     }

@@ -46,9 +46,10 @@ struct SlotRun {
 
   /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
   /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch,
-  /// since a slot's stream is a function of the position.
-  TensorMap state(const SlotProgress& progress) const;
-  /// Takes over a saved state. Error: a state of other tensors.
+  /// since a slot's stream is a function of the position. `view` is what the slot goes on with and no version
+  /// brings: whole parameters by name, saved as "view/NAME".
+  TensorMap state(const SlotProgress& progress, const TensorMap& view = {}) const;
+  /// Takes over a saved state, its view as `adopted`. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);
 };
 

@@ -5,6 +5,7 @@
 #include "base/overloaded.h"
 #include "comm/storage/safetensors.h"
 #include "monitoring/log.h"
+#include "worker/torch_bridge.h"
 
 namespace tessera {
 namespace {
@@ -147,6 +148,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   Result<std::unique_ptr<WorkerParts>> parts = configure_(action.recipe);
   if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
   parts_ = std::move(*parts);
+  parts_->cut.own_share = parts_->method->own_share();
   replica_ = std::make_unique<Replica>(*parts_->family, parts_->cut);
   if (parts_->set_frozen) parts_->set_frozen(replica_->params());
   trainer_ = std::make_unique<Trainer>(
@@ -254,6 +256,18 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
   return std::move(*contributed);
 }
 
+TensorMap Worker::view_after(const SlotProgress& progress) {
+  TensorMap view;
+  const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
+  const auto fragments = parts_->method->fragments();
+  for (std::size_t f = 0; f < fragments.size(); ++f) {
+    const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
+    if (replaced && parts_->method->own_share() == 0) continue;
+    for (const std::string& name : fragments[f]) view.emplace(name, host_copy(replica_->params()[name].full));
+  }
+  return view;
+}
+
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
   replica_->activate(run);
@@ -282,7 +296,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
-  const TensorMap state = run.state(action.progress);
+  const TensorMap state = run.state(action.progress, view_after(action.progress));
   contributed.slot_state = state_digest(state);
   const Blob encoded(encode_safetensors(state));
   TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));

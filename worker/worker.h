@@ -82,6 +82,9 @@ class Worker {
   void change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
+  /// What the slot will go on with after `progress` and no version brings: its view of the parameters that it
+  /// does not adopt anew before its next step. The slot is active.
+  TensorMap view_after(const SlotProgress& progress);
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
   /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
   Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);

@@ -230,6 +230,7 @@ class WorkerMachine {
     bool broken = false;            ///< GrantFailed was said; a new attempt is awaited
     bool idle = false;              ///< rejected; a new attempt is awaited
     bool contribute_due = false;    ///< the step before progress.step ended with a push
+    bool came_back = false;         ///< restored with a state: merges may have been made without it meanwhile
     std::set<FragmentId> has_fast;  ///< its own values of what is cut are on this worker
     SlotProgress progress;
     std::deque<Unanswered> unanswered;  ///< in order; only the first is on its way
@@ -264,6 +265,7 @@ class WorkerMachine {
   bool work_on(SlotId id, Slot& slot);
   bool start_slot(SlotId id, Slot& slot);
   bool begin_fresh(SlotId id, Slot& slot);
+  bool catch_up(SlotId id, Slot& slot);
   bool adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties);
   bool all_heads_fetched() const;
   bool evaluate();

@@ -35,6 +35,7 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
   if (slot.broken || slot.idle) return false;
   if (!slot.restored) return start_slot(id, slot);
   if (slot.fresh && !begin_fresh(id, slot)) return false;
+  if (slot.came_back && !catch_up(id, slot)) return false;
   if (slot.contribute_due) {
     SlotProgress after = slot.progress;
     const std::vector<KnownVersion> fragments = wanted_pushes(slot);
@@ -117,6 +118,24 @@ bool WorkerMachine::can_adopt(const Slot& slot, FragmentId fragment) const {
 void WorkerMachine::adopt(SlotId id, Slot& slot, const FragmentHead& head) {
   emit(act::Adopt{id, head, lacks_fast(slot, head)});
   slot.has_fast.insert(head.fragment);
+}
+
+/// A slot that merges did without (mode drop) goes on from those, or what it brings would be out of date
+/// again. Nothing where every merge waits for every slot: then no version is newer than what the slot gave
+/// to.
+bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
+  for (std::int32_t f = 0; f < plan_->fragments; ++f) {
+    const auto known = heads_.find(FragmentId{f});
+    if (known == heads_.end()) return false;
+    const FragmentHead& head = known->second.head;
+    Version& adopted = slot.progress.adopted[f];
+    if (head.version.value <= std::max(adopted.value, slot.progress.pushed[f].value + 1)) continue;
+    if (!can_adopt(slot, {f})) return false;
+    adopted = head.version;
+    adopt(id, slot, head);
+  }
+  slot.came_back = false;
+  return true;
 }
 
 bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
@@ -207,7 +226,15 @@ void WorkerMachine::restored(const ev::Restored& event) {
   slot->restored = true;
   forget_unused();
   slot->fresh = !event.progress;
-  if (event.progress) slot->progress = *event.progress;
+  if (!event.progress) return;
+  slot->progress = *event.progress;
+  slot->came_back = true;
+  // Its state holds its own values of every fragment but those that it adopts anew before its next step.
+  const std::vector<FragmentId> adopts = plan_->duties(slot->progress.step).adopt;
+  for (FragmentId f{0}; f.value < plan_->fragments; ++f.value) {
+    if (std::find(adopts.begin(), adopts.end(), f) == adopts.end()) slot->has_fast.insert(f);
+  }
+  forget_unused();
 }
 
 void WorkerMachine::restore_failed(const ev::RestoreFailed& event) {
