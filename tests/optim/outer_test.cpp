@@ -13,6 +13,7 @@ namespace {
 
 using testing::DoubleNear;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
 
 std::vector<ParamSpec> two_specs() {
@@ -88,20 +89,91 @@ TEST(OuterMethods, PutEveryParameterThatTravelsInExactlyOneFragment) {
   }
 }
 
-TEST(DiLoCo, PushesAfterEveryHStepsAndAdoptsBeforeTheNextOne) {
-  const auto method = make_method("diloco", {.specs = two_specs(), .steps = 3});
+/// A method's duties around steps 0, 1, ...: "a0.p1" adopts fragment 0 before a step and pushes 1 after it.
+std::string duties(const OuterMethod& method, std::int64_t steps) {
   std::string trace;
-  for (std::int64_t step = 0; step < 7; ++step) {
-    const Due due = method->due(step);
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const Due due = method.due(step);
     for (std::int32_t fragment : due.adopt) trace += "a" + std::to_string(fragment);
     trace += ".";
     for (std::int32_t fragment : due.push) trace += "p" + std::to_string(fragment);
   }
-  EXPECT_EQ(trace, "...p0a0...p0a0.");
+  return trace;
+}
+
+TEST(DiLoCo, PushesAfterEveryHStepsAndAdoptsBeforeTheNextOne) {
+  const auto method = make_method("diloco", {.specs = two_specs(), .steps = 3});
+  EXPECT_EQ(duties(*method, 7), "...p0a0...p0a0.");
   EXPECT_EQ(method->steps_per_merge(), 3);
   EXPECT_TRUE(method->steps_locally());
   EXPECT_EQ(method->payload(), Payload::theta_end);
   EXPECT_EQ(method->arrivals_per_merge(), 0);
+}
+
+struct StreamingChoice {
+  std::int64_t fragments = 2, tau = 0;
+  std::string pattern = "strided";
+  double alpha = 0;
+};
+std::unique_ptr<OuterMethod> make_streaming(const StreamingChoice& choice, OuterMethod::Context context) {
+  struct Set final : FieldVisitor {
+    explicit Set(const StreamingChoice& from) : wanted(from) {}
+    void field(const FieldInfo&, bool&) override {}
+    void field(const FieldInfo& info, std::int64_t& value) override {
+      value = info.name == "tau" ? wanted.tau : wanted.fragments;
+    }
+    void field(const FieldInfo&, double& value) override { value = wanted.alpha; }
+    void field(const FieldInfo&, std::string& value) override { value = wanted.pattern; }
+    void field(const FieldInfo&, std::vector<double>&) override {}
+    void field(const FieldInfo&, std::vector<std::string>&) override {}
+    void group(const FieldInfo&, Settings&) override {}
+    void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {
+    }
+    const StreamingChoice& wanted;
+  };
+  auto settings = Registry<OuterMethod>::builtin().make_settings("streaming");
+  Set set(choice);
+  settings->fields(set);
+  return Registry<OuterMethod>::builtin().make("streaming", *settings, context);
+}
+
+TEST(Streaming, GivesEachFragmentATimeOfItsOwnAndPushesTauStepsEarlier) {
+  EXPECT_EQ(duties(*make_streaming({.fragments = 3}, {.specs = two_specs(), .steps = 6}), 9),
+            "..p0a0..p1a1..p2a2..p0a0.");
+  EXPECT_EQ(duties(*make_streaming({.fragments = 2, .tau = 2}, {.specs = two_specs(), .steps = 7}), 10),
+            ".p0..a0..p1..a1.p0..");
+  EXPECT_EQ(duties(*make_streaming({.fragments = 1}, {.specs = two_specs(), .steps = 3}), 7),
+            "...p0a0...p0a0.");
+}
+
+TEST(Streaming, DealsLayersStridedOrSequentiallyAndTensorsByBytes) {
+  const std::vector<ParamSpec> specs{{"embed", {10}},     {"blocks.0.a", {3}},       {"blocks.0.b", {2}},
+                                     {"blocks.1.a", {5}}, {"blocks.2.a", {5}},       {"blocks.3.a", {5}},
+                                     {"head", {1}},       {"mine", {9}, Role::local}};
+  const auto dealt = [&](const std::string& pattern) {
+    return make_streaming({.pattern = pattern}, {.specs = specs, .steps = 4})->fragments();
+  };
+  using Names = std::vector<std::string>;
+  // What is in no layer goes where least is: embed to the first of two equal ones, head to the other.
+  EXPECT_THAT(dealt("strided"), ElementsAre(Names{"embed", "blocks.0.a", "blocks.0.b", "blocks.2.a"},
+                                            Names{"blocks.1.a", "blocks.3.a", "head"}));
+  EXPECT_THAT(dealt("sequential"), ElementsAre(Names{"embed", "blocks.0.a", "blocks.0.b", "blocks.1.a"},
+                                               Names{"blocks.2.a", "blocks.3.a", "head"}));
+  EXPECT_THAT(dealt("balanced"), ElementsAre(Names{"embed", "blocks.3.a", "head"},
+                                             Names{"blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.2.a"}));
+}
+
+TEST(Streaming, RefusesWhatCannotBe) {
+  const auto problems = [](const StreamingChoice& choice, OuterMethod::Context context) {
+    context.specs = {{"blocks.0.w", {2}}, {"blocks.1.w", {2}}};
+    return make_streaming(choice, context)->problems();
+  };
+  EXPECT_THAT(problems({.fragments = 2, .tau = 2}, {.steps = 6}), IsEmpty());
+  EXPECT_THAT(problems({.fragments = 2, .tau = 3}, {.steps = 6}), ElementsAre(HasSubstr("outer.tau = 3")));
+  EXPECT_THAT(problems({.fragments = 2}, {.steps = 1}), ElementsAre(HasSubstr("sync.steps = 1")));
+  EXPECT_THAT(problems({.fragments = 3}, {.steps = 6}), ElementsAre(HasSubstr("too few layers")));
+  EXPECT_THAT(problems({.alpha = 0.5}, {.steps = 6, .rotates = true}),
+              ElementsAre(HasSubstr("rotate_every")));
 }
 
 TEST(DiLoCo, KeepsMomentumOnlyWhereTheRuleHasSome) {

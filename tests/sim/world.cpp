@@ -14,6 +14,8 @@ const char* name_of(Method method) {
       return "one_arrival";
     case Method::drop:
       return "drop";
+    case Method::streaming_drop:
+      return "streaming_drop";
   }
   return "?";
 }
@@ -59,7 +61,7 @@ CoordinatorSettings World::make_settings() const {
   settings.recipe = {1, 2};
   settings.recipe_text = "toy";
   settings.rounds = Version{scenario_.method == Method::one_arrival ? 3 * slots_ : 4};
-  settings.mode = scenario_.method == Method::drop ? Mode::drop : Mode::exact;
+  settings.mode = is_drop(scenario_.method) ? Mode::drop : Mode::exact;
   settings.arrivals_per_merge = scenario_.method == Method::one_arrival ? 1 : 0;
   settings.eval_every = 2;
   settings.checkpoint_every = 2;
@@ -77,7 +79,7 @@ CoordinatorSettings World::make_settings() const {
   }
   slices.push_back({"shared", {{"w", {Rows{slots_, slots_ + 1}}}}, {}});
   settings.slices = [slices](FragmentId, Version) { return slices; };
-  if (scenario_.method == Method::drop) {
+  if (is_drop(scenario_.method)) {
     settings.quorum =
         static_cast<std::int32_t>(scenario_.seed / 3 % (static_cast<std::uint64_t>(slots_) + 1));
     if (scenario_.seed % 2 == 1) settings.deadline = std::chrono::milliseconds(100);
@@ -91,7 +93,7 @@ WorkPlan World::make_plan() const {
   WorkPlan plan;
   plan.fragments = static_cast<std::int32_t>(fragments());
   plan.rounds = settings_.rounds;
-  if (scenario_.method == Method::streaming) {
+  if (fragments() == 2) {
     plan.steps_per_merge = 4;
     plan.duties = [](std::int64_t step) {
       Duties duties;
@@ -133,8 +135,8 @@ void World::draw_faults() {
   maybe(faults_.alien, 0.1);
   maybe(faults_.rot, 0.3);
   maybe(faults_.cut, 1.0);
-  if (scenario_.method == Method::drop) maybe(faults_.lost_state, 0.2);
-  if (scenario_.method == Method::drop) maybe(faults_.away, 1.0);
+  if (is_drop(scenario_.method)) maybe(faults_.lost_state, 0.2);
+  if (is_drop(scenario_.method)) maybe(faults_.away, 1.0);
   faults_.notices = random_.chance(0.5);
 }
 
