@@ -108,6 +108,11 @@ class OuterMethod {
   virtual Due due(std::int64_t step) const = 0;
   /// How many inner steps lie between version v and v+1 of a fragment (work that a contribution carries).
   virtual std::int64_t steps_per_merge() const = 0;
+  /// The step that a slot without history begins with when these versions of the fragments are the newest:
+  /// the first one at which slots have adopted all of them.
+  virtual std::int64_t step_at(std::span<const std::int64_t> versions) const {
+    return versions[0] * steps_per_merge();
+  }
   /// The slot applies gradients itself (false: it brings them, and the coordinator steps).
   virtual bool steps_locally() const { return true; }
   virtual Payload payload() const { return Payload::theta_end; }

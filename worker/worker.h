@@ -79,7 +79,7 @@ class Worker {
   RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
   /// Makes the slot own what it owns at this version. Takes the moments out of `parameters`, where some
   /// travel.
-  void change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters);
+  void change_owned(SlotRun& run, const worker_action::Adopt& action, TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
   /// What the slot will go on with after `progress` and no version brings: its view of the parameters that it

@@ -145,7 +145,7 @@ class Streaming final : public OuterMethod {
   Due due(std::int64_t step) const override {
     Due due;
     for (std::int64_t p = 0; p < settings_.fragments; ++p) {
-      const std::int64_t first = (p + 1) * steps_ / settings_.fragments;
+      const std::int64_t first = first_adoption(p);
       const auto is_time = [&](std::int64_t count) {
         return count >= first && (count - first) % steps_ == 0;
       };
@@ -155,6 +155,14 @@ class Streaming final : public OuterMethod {
     return due;
   }
   std::int64_t steps_per_merge() const override { return steps_; }
+  std::int64_t step_at(std::span<const std::int64_t> versions) const override {
+    std::int64_t step = 0;
+    for (std::size_t p = 0; p < versions.size(); ++p) {
+      if (versions[p] > 0)
+        step = std::max(step, first_adoption(static_cast<std::int64_t>(p)) + (versions[p] - 1) * steps_);
+    }
+    return step;
+  }
   double own_share() const override { return settings_.alpha; }
   std::vector<std::string> state_names() const override { return merge_->state_names(); }
   std::vector<std::string> cut_state_names() const override { return merge_->cut_state_names(); }
@@ -163,6 +171,10 @@ class Streaming final : public OuterMethod {
   }
 
  private:
+  std::int64_t first_adoption(std::int64_t fragment) const {
+    return (fragment + 1) * steps_ / settings_.fragments;
+  }
+
   StreamingSettings settings_;
   std::int64_t steps_;
   bool rotates_;

@@ -94,7 +94,10 @@ WorkPlan World::make_plan() const {
   plan.fragments = static_cast<std::int32_t>(fragments());
   plan.rounds = settings_.rounds;
   if (fragments() == 2) {
-    plan.steps_per_merge = 4;
+    plan.step_at = [](const std::vector<Version>& heads) {
+      return std::max(heads[0].value > 0 ? 4 * heads[0].value + 1 : 0,
+                      heads[1].value > 0 ? 4 * heads[1].value - 1 : 0);
+    };
     plan.duties = [](std::int64_t step) {
       Duties duties;
       for (std::int32_t f = 0; f < 2; ++f) {
@@ -106,7 +109,7 @@ WorkPlan World::make_plan() const {
       return duties;
     };
   } else {
-    plan.steps_per_merge = 3;
+    plan.step_at = [](const std::vector<Version>& heads) { return 3 * heads[0].value; };
     plan.duties = [](std::int64_t step) {
       Duties duties;
       if (step % 3 == 0) duties.adopt.push_back(FragmentId{0});
