@@ -122,7 +122,11 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, recipe.outer.cut_momentum},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = static_cast<std::int32_t>(recipe.partial.slices),
+                               .adam = {recipe.outer.beta2, recipe.outer.epsilon},
+                               .weight_decay = recipe.outer.weight_decay,
+                               .restart_every = recipe.outer.restart_every,
                                .rotates = recipe.partial.rotate_every > 0,
+                               .keeps_fast = recipe.partial.owner_view == "fast",
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

@@ -85,6 +85,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                 .keeps_fast = recipe->partial.owner_view == "fast",
                 .lr_scale = recipe->partial.inner_lr_scale};
   parts->fast_for_all = fast_for_all(*recipe, model.plan);
+  parts->slots = model.plan.slots;
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };

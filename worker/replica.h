@@ -45,6 +45,8 @@ class Replica {
   std::vector<Piece> pieces();
   /// Copies of the active slot's owned rows, or of their gradients, by piece name.
   TensorMap own_values();
+  /// Puts other values into the active slot's owned rows, by piece name.
+  void set_own_values(const TensorMap& pieces) { overlay(pieces); }
   TensorMap own_gradients();
 
  private:

@@ -35,6 +35,9 @@ struct SlotRun {
   /// nothing differs from `adopted`.
   TensorMap parked;
 
+  /// What the method keeps of each own piece, by "NAME/PIECE" (OuterMethod::own_state_names).
+  TensorMap method;
+
   /// Other rows are the slot's from inner step `at` on: moments of rows that stay are kept, those of rows
   /// that go are dropped, and rows that come start without, or with what `handed` has for them (whole tensors
   /// by moment_name). `specs` are all parameters of the model.
@@ -44,10 +47,10 @@ struct SlotRun {
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 
-  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", and the
-  /// protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data cursor is step x batch,
-  /// since a slot's stream is a function of the position. `view` is what the slot goes on with and no version
-  /// brings: whole parameters by name, saved as "view/NAME".
+  /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", ages as "slot/since/PIECE", `method` as
+  /// "method/NAME/PIECE", and the protocol's progress as "slot/step", "slot/adopted", "slot/pushed". The data
+  /// cursor is step x batch, since a slot's stream is a function of the position. `view` is what the slot
+  /// goes on with and no version brings: whole parameters by name, saved as "view/NAME".
   TensorMap state(const SlotProgress& progress, const TensorMap& view = {}) const;
   /// Takes over a saved state, its view as `adopted`. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);

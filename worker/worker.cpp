@@ -5,7 +5,6 @@
 #include "base/overloaded.h"
 #include "comm/storage/safetensors.h"
 #include "monitoring/log.h"
-#include "worker/torch_bridge.h"
 
 namespace tessera {
 namespace {
@@ -260,18 +259,6 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
   return std::move(*contributed);
 }
 
-TensorMap Worker::view_after(const SlotProgress& progress) {
-  TensorMap view;
-  const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
-  const auto fragments = parts_->method->fragments();
-  for (std::size_t f = 0; f < fragments.size(); ++f) {
-    const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
-    if (replaced && parts_->method->own_share() == 0) continue;
-    for (const std::string& name : fragments[f]) view.emplace(name, host_copy(replica_->params()[name].full));
-  }
-  return view;
-}
-
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
   replica_->activate(run);
@@ -291,6 +278,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       const std::string param = piece.substr(0, piece.find('['));
       if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
     }
+    if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->hands_over) {
       RowSet moving = parts_->hands_over(run.slot, known.version);
       std::erase_if(moving, [&](const auto& rows) {

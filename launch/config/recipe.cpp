@@ -54,13 +54,24 @@ void OuterSettings::fields(FieldVisitor& f) {
            "outer learning rate of what all slots share; auto: from what each merge shows",
            {.min = 0, .min_is_open = true, .choices = {"auto"}}},
           lr);
-  f.field({"momentum", "outer momentum of what all slots share (rule nesterov)", below_one()}, momentum);
+  f.field({"momentum", "outer momentum of what all slots share (rules nesterov, adam)", below_one()},
+          momentum);
   f.field(
       {"cut_lr",
        "outer learning rate of what is cut among the slots; auto: falls as fewer slots stand behind a slice",
        {.min = 0, .min_is_open = true, .choices = {"auto"}}},
       cut_lr);
-  f.field({"cut_momentum", "outer momentum of what is cut (rule nesterov)", below_one()}, cut_momentum);
+  f.field({"cut_momentum", "outer momentum of what is cut (rules nesterov, adam)", below_one()},
+          cut_momentum);
+  f.field(
+      {"beta2", "rule adam: how much of the mean square of the deltas stays with each merge", below_one()},
+      beta2);
+  f.field({"epsilon", "rule adam: added to the root of that mean square", positive()}, epsilon);
+  f.field(
+      {"weight_decay", "share of the parameters, times the rate, that an outer step takes away", at_least(0)},
+      weight_decay);
+  f.field({"restart_every", "merges after which the outer momentum begins anew; 0: never", at_least(0)},
+          restart_every);
 }
 
 void InnerSettings::fields(FieldVisitor& f) {
@@ -191,6 +202,16 @@ std::vector<std::string> Recipe::problems() const {
     say("partial.owner_view = \"fast\" does not go with outer.name = \"data_parallel\", whose slots bring "
         "gradients, "
         "not values of their own");
+  }
+  if (outer.rule == "adam" && outer.method.name != "local_sgd" &&
+      (std::isnan(outer.lr) || std::isnan(outer.cut_lr))) {
+    say(std::isnan(outer.lr) ? "outer.lr" : "outer.cut_lr",
+        " = \"auto\" is for rules whose step grows with the change; give outer.rule = \"adam\" a number");
+  }
+  if (outer.method.name == "data_parallel" && (outer.weight_decay > 0 || outer.restart_every > 0)) {
+    say(outer.weight_decay > 0 ? "outer.weight_decay" : "outer.restart_every",
+        " does not go with outer.name = \"data_parallel\", whose coordinator takes the inner optimizer's "
+        "step");
   }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");

@@ -232,6 +232,7 @@ class MethodRig {
     parts->data = std::move(data);
     parts->method = method_;
     parts->make_inner = [this] { return make_plugin<InnerOptimizer>(run_.inner, run_.inner_settings); };
+    parts->slots = run_.slots;
     parts->owned = [owned = run_.owned](SlotId slot, Version) { return owned(slot); };
     parts->trainer = {.seed = 5, .batch = 1, .clip = {.mode = ClipSettings::Mode::off}};
     parts->cut = {.params = run_.cut, .keeps_fast = run_.keeps_fast};

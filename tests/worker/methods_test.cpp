@@ -41,8 +41,17 @@ MethodRun streaming(int fragments, int tau, double alpha) {
           .context = {.steps = 6, .lr = 0.5, .momentum = 0.5}};
 }
 
+MethodRun eager(double momentum) {
+  return {.method = "eager",
+          .context = {.steps = 3, .lr = 0.5, .momentum = momentum, .cut = OuterStep{0.25, 0.5}}};
+}
+
 const Case cases[] = {
     {"diloco", cut_run({.context = {.steps = 3, .lr = 0.5}})},
+    {"diloco_adam",
+     cut_run({.context = {.steps = 3, .rule = "adam", .lr = 0.1, .weight_decay = 0.1, .restart_every = 2}})},
+    {"local_sgd", cut_run({.method = "local_sgd", .context = {.steps = 3, .lr = 1}})},
+    {"eager", cut_run(eager(0.5))},
     {"streaming", cut_run(streaming(2, 0, 0))},
     {"streaming_overlapped", cut_run(streaming(3, 1, 0))},
     {"streaming_mixed", cut_run(streaming(2, 2, 0.25))},
@@ -142,6 +151,60 @@ TEST(Identities, WithAlphaOneASlotNeverNoticesTheMerges) {
   ASSERT_TRUE(a.finish() && b.finish());
   EXPECT_EQ(*a.seen, *b.seen);
   EXPECT_NE(a.story(), b.story());
+}
+
+TEST(Identities, LocalSgdIsDiLoCoWithSgdAtRateOne) {
+  MethodRun run = cut_run({.context = {.steps = 3, .rule = "sgd", .lr = 1}});
+  EXPECT_EQ(story_of(as(run, "local_sgd")), story_of(run));
+}
+
+TEST(Identities, EagerWithOneSlotIsDiLoCo) {
+  MethodRun run = eager(0.8);
+  run.slots = 1;
+  run.rounds = 6;
+  MethodRig ahead(run), waits(as(run, "diloco"));
+  ASSERT_TRUE(ahead.finish() && waits.finish());
+  for (const auto& [step, values] : waits.seen->at({0})) {
+    for (std::size_t i = 0; i < values.size(); ++i)
+      EXPECT_NEAR(ahead.seen->at({0}).at(step)[i], values[i], 2e-6) << "step " << step;
+  }
+}
+
+/// The paper's own recursion, on M replicas with an outer optimizer each, in double precision.
+TEST(Identities, EagerIsThePapersRecursion) {
+  constexpr int slots = 3, rounds = 6, steps = 3;
+  const double lr = 0.5, mu = 0.8, inner = 0.25;
+  MethodRun run = eager(mu);
+  run.slots = slots;
+  run.rounds = rounds;
+  run.specs = {{"layers.0.w", {1}}};
+  MethodRig rig(run);
+  ASSERT_TRUE(rig.finish());
+  const Positions data;
+  double theta[slots], momentum[slots] = {}, before[slots] = {}, mean_before = 0;
+  std::fill(theta, theta + slots, 1.0);
+  for (int round = 0; round < rounds; ++round) {
+    double delta[slots], mean = 0;
+    for (std::int32_t k = 0; k < slots; ++k) {
+      double w = theta[k];
+      for (int h = 0; h < steps; ++h) {
+        const auto step = static_cast<std::uint64_t>(round * steps + h);
+        EXPECT_NEAR(rig.seen->at({k}).at(static_cast<std::int64_t>(step))[0], w, 2e-6)
+            << "slot " << k << " step " << step;
+        w -=
+            inner * (w - static_cast<double>(data.train({k}, step, 1).tensors.at("position").as<float>()[2]));
+      }
+      delta[k] = theta[k] - w;
+      mean += delta[k] / slots;
+    }
+    for (int k = 0; k < slots; ++k) {
+      const double fed = mean_before + (delta[k] - before[k]) / slots;
+      momentum[k] = mu * momentum[k] + fed;
+      theta[k] -= lr * (fed + mu * momentum[k]);
+      before[k] = delta[k];
+    }
+    mean_before = mean;
+  }
 }
 
 TEST(Streaming, CarriesTheLargestFragmentsShareAtOnce) {
