@@ -203,8 +203,8 @@ std::vector<std::string> Recipe::problems() const {
         "gradients, "
         "not values of their own");
   }
-  if (outer.rule == "adam" && outer.method.name != "local_sgd" &&
-      (std::isnan(outer.lr) || std::isnan(outer.cut_lr))) {
+  const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.slices > 1;
+  if (outer.rule == "adam" && outer.method.name != "local_sgd" && (std::isnan(outer.lr) || no_cut_rate)) {
     say(std::isnan(outer.lr) ? "outer.lr" : "outer.cut_lr",
         " = \"auto\" is for rules whose step grows with the change; give outer.rule = \"adam\" a number");
   }

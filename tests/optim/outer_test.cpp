@@ -143,7 +143,9 @@ TEST(Eager, RefusesWhatASlotCannotTakeAShareOf) {
   const double automatic = std::numeric_limits<double>::quiet_NaN();
   EXPECT_THAT(problems({.lr = 0.5, .cut = OuterStep{0.5, 0}}), IsEmpty());
   EXPECT_THAT(problems({.lr = automatic}), Not(IsEmpty()));
-  EXPECT_THAT(problems({.cut = OuterStep{automatic, 0}}), ElementsAre(HasSubstr("outer.cut_lr")));
+  EXPECT_THAT(problems({.cut = OuterStep{automatic, 0}}), IsEmpty()) << "nothing is cut";
+  EXPECT_THAT(problems({.cut = OuterStep{automatic, 0}, .slices = 2}),
+              ElementsAre(HasSubstr("outer.cut_lr")));
   EXPECT_THAT(problems({.rule = "adam"}), ElementsAre(HasSubstr("adam")));
   EXPECT_THAT(problems({.weight_decay = 0.1}), ElementsAre(HasSubstr("outer.weight_decay")));
   EXPECT_THAT(problems({.restart_every = 2}), ElementsAre(HasSubstr("outer.restart_every")));

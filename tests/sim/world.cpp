@@ -16,6 +16,8 @@ const char* name_of(Method method) {
       return "drop";
     case Method::streaming_drop:
       return "streaming_drop";
+    case Method::eager:
+      return "eager";
   }
   return "?";
 }
@@ -88,7 +90,7 @@ CoordinatorSettings World::make_settings() const {
 }
 
 /// DiLoCo: push after every third step, adopt before the next. Streaming: two fragments, push after steps
-/// 4, 8... and 2, 6..., adopt one step later.
+/// 4, 8... and 2, 6..., adopt one step later. Eager: push after every third step, adopt before the same one.
 WorkPlan World::make_plan() const {
   WorkPlan plan;
   plan.fragments = static_cast<std::int32_t>(fragments());
@@ -110,9 +112,9 @@ WorkPlan World::make_plan() const {
     };
   } else {
     plan.step_at = [](const std::vector<Version>& heads) { return 3 * heads[0].value; };
-    plan.duties = [](std::int64_t step) {
+    plan.duties = [eager = scenario_.method == Method::eager](std::int64_t step) {
       Duties duties;
-      if (step % 3 == 0) duties.adopt.push_back(FragmentId{0});
+      if (eager ? step % 3 == 2 && step > 2 : step % 3 == 0) duties.adopt.push_back(FragmentId{0});
       if (step % 3 == 2) duties.push.push_back(FragmentId{0});
       return duties;
     };

@@ -14,10 +14,10 @@ class Methods(RunTest):
     def rows_of(self, run):
         return [(row["round"], row.get("fragment"), row["state_hash"], row.get("eval_loss")) for row in self.rows(run)]
 
-    def alike(self, *settings):
+    def alike(self, *settings, number=""):
         """Debug and train on three workers give the same rows; returns them."""
         settings = flags(settings)
-        run, debug = self.path("train"), self.path("debug")
+        run, debug = self.path("train" + number), self.path("debug" + number)
         self.run_tessera("debug", self.recipe, "--out", debug, "--quiet", *settings)
         self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--workers", "3", *settings)
         self.assertEqual(self.rows_of(run), self.rows_of(debug))
@@ -26,6 +26,12 @@ class Methods(RunTest):
     def test_streaming_trains_in_both_modes_alike(self):
         rows = self.alike(*STREAMING, "sync.steps=8")
         self.assertEqual([(row["round"], row["fragment"]) for row in rows], [(r, f) for r in range(1, 7) for f in (0, 1)])
+
+    def test_eager_and_local_sgd_and_adam_train_in_both_modes_alike(self):
+        eager = ["outer.name=eager", "outer.lr=0.5", "outer.cut_lr=0.3"]
+        for number, settings in enumerate((eager, ["outer.name=local_sgd"], ["outer.rule=adam", "outer.lr=0.01", "outer.cut_lr=0.01"])):
+            with self.subTest(settings):
+                self.alike(*settings, number=str(number))
 
     def test_streaming_survives_killed_roles_and_a_resume(self):
         settings = flags(STREAMING + ["sync.steps=8", "schedule.horizon=160"])
