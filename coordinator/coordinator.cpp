@@ -292,6 +292,8 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 }
 
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
+  // Of a predecessor, and other fragments have gone on since: what it holds is as good a point to go back to.
+  if (fragments_.size() > 1 && store_->has_checkpoint(checkpoint.version)) return {};
   const auto begin = std::chrono::steady_clock::now();
   RollbackRecord position;
   for (const FragmentLedger& fragment : state_.ledger.fragments)

@@ -219,9 +219,9 @@ void Step::try_close(FragmentId fragment) {
   if (s_.ending || s_.finished || state.merging || ledger.version >= s_.settings.rounds) return;
   if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed())
     state.quorum_at = now_;
-  // At most one version waits for its evaluation, so that its parameters are still at hand whoever has to do
-  // it.
-  if (ledger.unrated) return;
+  // While a version waits for its evaluation nothing else is merged: what is evaluated are the parameters of
+  // that moment, whoever has to do it.
+  if (s_.ledger.fragment(s_.last_fragment()).unrated) return;
   std::vector<StagedRecord> contributions = chosen(fragment);
   if (!contributions.empty()) close(fragment, std::move(contributions));
 }
@@ -329,7 +329,7 @@ void Step::on(const From& from, const Evaluated& evaluated) {
   append(EvaluatedRecord{evaluated});
   emit(action::Row{commit, evaluated});
   because(detail::describe("version ", evaluated.version, " evaluated"));
-  try_close(s_.last_fragment());
+  try_close_all();
   finish_if_done();
 }
 

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/text.h"
 #include "comm/codec.h"
 #include "comm/hash.h"
 #include "comm/storage/files.h"
@@ -59,6 +60,8 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
   }
+  const std::vector<std::string> problems = assemble_method(recipe, parts.specs)->problems();
+  if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
 }
 
@@ -134,6 +137,7 @@ std::int32_t moving_slices(const Recipe& recipe) {
 
 double cut_momentum_of(const Recipe& recipe) {
   if (!std::isnan(recipe.outer.cut_momentum)) return recipe.outer.cut_momentum;
+  if (recipe.outer.rule == "adam") return recipe.outer.momentum;  // its steps do not grow with the delta
   // A slow copy follows a value that is kept anyway: nothing is left out that momentum could bring in.
   return recipe.partial.owner_view == "fast" ? 0.0 : cut_momentum(moving_slices(recipe));
 }
@@ -150,6 +154,11 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = moving_slices(recipe),
+                               .adam = {recipe.outer.beta2, recipe.outer.epsilon},
+                               .weight_decay = recipe.outer.weight_decay,
+                               .restart_every = recipe.outer.restart_every,
+                               .rotates = recipe.partial.rotate_every > 0,
+                               .keeps_fast = recipe.partial.owner_view == "fast",
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

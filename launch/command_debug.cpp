@@ -49,7 +49,7 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   worker.set_slot_store(SlotStore(run.slots()));
   const std::vector<RoundRow> before = options.resume ? read_rows(run.metrics()) : std::vector<RoundRow>{};
   ProgressPrinter printer(recipe.rounds, prepared.unit, options.quiet, before);
-  MetricsTail tail(run.metrics(), before.empty() ? 0 : before.back().round);
+  MetricsTail tail(run.metrics(), before);
   const StopSignals signals;
   const SystemClock wall;  // people want real rates
   printer.begin(wall.now());

@@ -16,6 +16,7 @@ std::optional<RoundRow> parse_round_row(const std::string& line) {
   };
   RoundRow row;
   row.round = static_cast<std::int64_t>(number("round"));
+  row.fragment = static_cast<std::int64_t>(number("fragment"));
   row.units = number("units");
   row.loss = number("loss");
   if (json.contains("eval_loss") && json["eval_loss"].is_number()) row.eval_loss = number("eval_loss");
@@ -39,8 +40,8 @@ std::optional<RoundRow> MetricsTail::next() {
   for (std::string line; std::getline(file, line) && !file.eof();) {
     offset_ = file.tellg();
     const std::optional<RoundRow> row = parse_round_row(line);
-    if (!row || row->round <= seen_) continue;
-    seen_ = row->round;
+    if (!row || std::pair(row->round, row->fragment) <= seen_) continue;
+    seen_ = {row->round, row->fragment};
     return row;
   }
   return std::nullopt;
@@ -48,7 +49,7 @@ std::optional<RoundRow> MetricsTail::next() {
 
 std::vector<RoundRow> read_rows(const std::string& path) {
   std::vector<RoundRow> rows;
-  MetricsTail tail(path, -1);
+  MetricsTail tail(path);
   while (auto row = tail.next()) rows.push_back(*row);
   return rows;
 }

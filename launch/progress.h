@@ -4,6 +4,7 @@
 #include <ios>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@ namespace tessera {
 /// What a line of metrics.jsonl says.
 struct RoundRow {
   std::int64_t round = 0;
+  std::int64_t fragment = 0;        ///< methods with several write a row of each
   double units = 0;                 ///< consumed in this round
   double loss = 0;                  ///< mean training loss, nats per unit
   std::optional<double> eval_loss;  ///< of the outer parameters, when evaluated
@@ -27,14 +29,16 @@ std::optional<RoundRow> parse_round_row(const std::string& line);
 /// Follows a metrics.jsonl that grows, and that a restarted coordinator may write anew.
 class MetricsTail {
  public:
-  /// Rows up to and including round `seen` are passed over.
-  explicit MetricsTail(std::string path, std::int64_t seen = 0) : path_(std::move(path)), seen_(seen) {}
+  /// Rows up to and including the last of `before` are passed over.
+  explicit MetricsTail(std::string path, const std::vector<RoundRow>& before = {}) : path_(std::move(path)) {
+    if (!before.empty()) seen_ = {before.back().round, before.back().fragment};
+  }
   /// The next complete row that was not seen yet, if there is one.
   std::optional<RoundRow> next();
 
  private:
   std::string path_;
-  std::int64_t seen_;
+  std::pair<std::int64_t, std::int64_t> seen_{-1, 0};  ///< round and fragment
   std::streamoff offset_ = 0;
 };
 /// All rows of a metrics.jsonl, in order; none when there is no such file.

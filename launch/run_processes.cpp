@@ -61,7 +61,7 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
   const SystemClock clock;
   const StopSignals signals;
   ProgressPrinter printer(options.rounds, options.unit, options.quiet, before);
-  MetricsTail tail(run.metrics(), before.empty() ? 0 : before.back().round);
+  MetricsTail tail(run.metrics(), before);
   Supervisor supervisor(std::move(children),
                         [](const std::string& line) { std::fprintf(stderr, "tessera: %s\n", line.c_str()); });
   if (const Status started = supervisor.start(); !started.ok()) {

@@ -88,6 +88,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->up = assemble_wire(recipe->codec.up, recipe->codec.up_feedback);
   parts->down = assemble_wire(recipe->codec.down, recipe->codec.down_feedback);
   parts->fast_for_all = fast_for_all(*recipe, model.plan);
+  parts->slots = model.plan.slots;
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };

@@ -1,5 +1,8 @@
 #include "optim/outer.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "base/error.h"
 
 namespace tessera {
@@ -44,13 +47,49 @@ class Nesterov final : public OuterRule {
   double momentum_;
 };
 
+class Adam final : public OuterRule {
+ public:
+  Adam(double momentum, OuterAdam adam) : beta1_(momentum), adam_(adam) {}
+  std::vector<std::string> state_names() const override { return {"momentum", "variance"}; }
+  void apply(double lr, std::span<float> theta, std::span<const double> delta,
+             std::span<const std::span<float>> state) const override {
+    TESSERA_CHECK_EQ(theta.size(), delta.size());
+    TESSERA_CHECK_EQ(state.size(), 2u);
+    for (std::size_t i = 0; i < theta.size(); ++i) {
+      const double m = beta1_ * static_cast<double>(state[0][i]) + (1 - beta1_) * delta[i];
+      const double v =
+          adam_.beta2 * static_cast<double>(state[1][i]) + (1 - adam_.beta2) * delta[i] * delta[i];
+      state[0][i] = static_cast<float>(m);
+      state[1][i] = static_cast<float>(v);
+      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * m / (std::sqrt(v) + adam_.epsilon));
+    }
+  }
+
+ private:
+  double beta1_;
+  OuterAdam adam_;
+};
+
 }  // namespace
 
-std::vector<std::string> outer_rule_names() {
-  return {"nesterov", "sgd"};
+void restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates) {
+  if (every <= 0 || version <= 1 || (version - 1) % every != 0) return;
+  for (const Update& update : updates) {
+    for (const std::span<float>& state : update.state) std::ranges::fill(state, 0.0f);
+  }
 }
 
-std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum) {
+void decay_weights(double amount, const Update& update) {
+  if (amount == 0 || (update.spec != nullptr && !update.spec->decay)) return;
+  for (float& value : update.theta) value = static_cast<float>(static_cast<double>(value) * (1 - amount));
+}
+
+std::vector<std::string> outer_rule_names() {
+  return {"adam", "nesterov", "sgd"};
+}
+
+std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum, OuterAdam adam) {
+  if (rule == "adam") return std::make_unique<Adam>(momentum, adam);
   if (rule == "sgd" || (rule == "nesterov" && momentum == 0)) return std::make_unique<Sgd>();
   TESSERA_CHECK(rule == "nesterov", ": no outer rule named ", rule,
                 "; known: ", join(outer_rule_names(), ", "));

@@ -31,15 +31,22 @@ class OuterRule {
   virtual void apply(double lr, std::span<float> theta, std::span<const double> delta,
                      std::span<const std::span<float>> state) const = 0;
 };
-/// Rules "sgd" (theta -= lr delta; momentum is ignored) and "nesterov" (momentum as torch.optim.SGD: b = mu b
-/// + delta; theta -= lr (delta + mu b); without momentum it is sgd and keeps no state).
-std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum);
+/// What rule adam has besides momentum.
+struct OuterAdam {
+  double beta2 = 0.99, epsilon = 1e-3;
+};
+/// Rules "sgd" (theta -= lr delta; momentum is ignored), "nesterov" (momentum as torch.optim.SGD: b = mu b
+/// + delta; theta -= lr (delta + mu b); without momentum it is sgd and keeps no state) and "adam" (FedAdam,
+/// arXiv 2003.00295, algorithm 2: m = mu m + (1 - mu) delta; v = beta2 v + (1 - beta2) delta^2; theta -= lr m
+/// / (sqrt(v) + epsilon), without bias correction).
+std::unique_ptr<OuterRule> make_outer_rule(const std::string& rule, double momentum, OuterAdam adam = {});
 std::vector<std::string> outer_rule_names();
 
 /// What the tensors of a contribution mean.
 enum class Payload : std::uint8_t {
   theta_end,  ///< the slot's parameters after its steps: the coordinator forms the delta in fp64
   gradient,   ///< the mean gradient of one step
+  delta,      ///< what the slot says has changed, theta_start - theta_end of its own reckoning
 };
 
 /// What a slot must do before (adopt) and after (push) an inner step; steps count from 0 over the whole run.
@@ -59,6 +66,23 @@ struct Update {
   std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+};
+
+/// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
+/// `version` is made.
+void restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates);
+/// theta -= amount theta, where weight decay applies to the parameter.
+void decay_weights(double amount, const Update& update);
+
+/// A piece that a slot trains, when its contribution is made. What the method does with it is its local half.
+struct OwnRows {
+  std::span<float> value;               ///< in: what the slot has; out: what it goes on with
+  std::span<float> brought;             ///< in: the same; out: the contribution
+  std::span<const float> committed;     ///< as in the version that the slot adopted last
+  std::vector<std::span<float>> state;  ///< one per own_state_names()
+  bool first = false;                   ///< the slot's first contribution: the state is all zero
+  bool cut = false;
+  std::int32_t owners = 1;  ///< slots that train it
 };
 
 /// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
@@ -94,19 +118,39 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
+    OuterAdam adam{};
+    double weight_decay = 0;                              ///< of the outer step, times its rate
+    std::int64_t restart_every = 0;                       ///< restart_state()
+    bool rotates = false;                                 ///< slices change their owners on the way
+    bool keeps_fast = false;                              ///< partial.owner_view = "fast"
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
   virtual ~OuterMethod() = default;
 
+  /// What the recipe asks for that the method cannot do, in sentences that name the setting and the reason.
+  /// Asked before anything else; construction itself must not fail on it.
+  virtual std::vector<std::string> problems() const { return {}; }
   virtual std::vector<std::vector<std::string>> fragments() const = 0;
   /// The local half: the duties around inner step `step`.
   virtual Due due(std::int64_t step) const = 0;
   /// How many inner steps lie between version v and v+1 of a fragment (work that a contribution carries).
   virtual std::int64_t steps_per_merge() const = 0;
+  /// The step that a slot without history begins with when these versions of the fragments are the newest:
+  /// the first one at which slots have adopted all of them.
+  virtual std::int64_t step_at(std::span<const std::int64_t> versions) const {
+    return versions[0] * steps_per_merge();
+  }
   /// The slot applies gradients itself (false: it brings them, and the coordinator steps).
   virtual bool steps_locally() const { return true; }
   virtual Payload payload() const { return Payload::theta_end; }
+  /// alpha: a slot that adopts a version goes on with alpha own + (1 - alpha) committed, on its own rows.
+  virtual double own_share() const { return 0; }
+  /// Tensors that a slot keeps per own piece, of the piece's shape, zero at the start; saved with its state.
+  virtual std::vector<std::string> own_state_names() const { return {}; }
+  /// Whether push() is to be called for every piece of a contribution.
+  virtual bool changes_pushes() const { return false; }
+  virtual void push(const OwnRows&) const {}
   /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
   virtual std::int32_t arrivals_per_merge() const { return 0; }
 

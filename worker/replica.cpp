@@ -1,5 +1,6 @@
 #include "worker/replica.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "worker/torch_bridge.h"
@@ -12,6 +13,15 @@ void for_each_leaf(ParamStore& params, Visit visit) {
   for (auto& [name, parameter] : params.all()) {
     for (Leaf& leaf : parameter.leaves)
       visit(parameter, leaf, piece_name(name, leaf.rows, parameter.spec.rows()));
+  }
+}
+
+/// values = share own + (1 - share) values; exact at 0 and 1.
+void mix(std::span<float> values, std::span<const float> own, double share) {
+  TESSERA_CHECK_EQ(values.size(), own.size());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    values[i] = static_cast<float>(share * static_cast<double>(own[i]) +
+                                   (1 - share) * static_cast<double>(values[i]));
   }
 }
 
@@ -53,31 +63,61 @@ void Replica::activate(SlotRun& run) {
   active_ = &run;
 }
 
-/// The slot's own rows of the cut tensors among `parameters`, as they are to be from now on.
-TensorMap Replica::fast_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
+/// A slot's values of rows that it owns; nothing before it adopted its first version.
+std::optional<HostTensor> Replica::own_value(const SlotRun& run, const std::string& param, Rows rows) {
+  if (active_ == &run) {
+    for (const Leaf& leaf : params_[param].leaves) {
+      if (leaf.rows == rows) return host_copy(leaf.value);
+    }
+  }
+  const auto parked = run.parked.find(piece_name(param, rows, params_[param].spec.rows()));
+  if (parked != run.parked.end()) return parked->second;
+  const auto adopted = run.adopted.find(param);
+  if (adopted == run.adopted.end()) return std::nullopt;
+  return adopted->second.rows(rows).clone();
+}
+
+/// The slot's own rows of the tensors among `parameters`, as they are to be from now on, where they are not
+/// just those of `parameters`.
+TensorMap Replica::own_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
   TensorMap pieces;
-  if (!cut_.keeps_fast) return pieces;
+  if (!cut_.keeps_fast && cut_.own_share == 0) return pieces;
   for (const auto& [param, ranges] : run.owned) {
     const auto tensor = parameters.find(param);
-    if (tensor == parameters.end() || !cut_.params.count(param)) continue;
+    if (tensor == parameters.end()) continue;
+    const bool keeps_fast = cut_.keeps_fast && cut_.params.count(param) > 0;
     for (const Rows& rows : ranges) {
-      const std::string name = piece_name(param, rows, tensor->second.shape.at(0));
-      if (fast != nullptr) {
-        pieces.emplace(name, fast->at(param).rows(rows).clone());
-      } else if (active_ == &run) {
-        for (const Leaf& leaf : params_[param].leaves) {
-          if (leaf.rows == rows) pieces.emplace(name, host_copy(leaf.value));
+      std::optional<HostTensor> piece;
+      if (!keeps_fast || fast != nullptr)
+        piece = (keeps_fast ? fast->at(param) : tensor->second).rows(rows).clone();
+      if (!piece || cut_.own_share > 0) {
+        const std::optional<HostTensor> own = own_value(run, param, rows);
+        if (own && piece) {
+          mix(piece->as<float>(), own->as<float>(), cut_.own_share);
+        } else if (own) {
+          piece = own;
         }
-      } else if (const auto parked = run.parked.find(name); parked != run.parked.end()) {
-        pieces.emplace(name, parked->second);
       }
+      if (piece) pieces.emplace(piece_name(param, rows, tensor->second.shape.at(0)), std::move(*piece));
     }
   }
   return pieces;
 }
 
+HostTensor Replica::view(const SlotRun& run, const std::string& param) {
+  HostTensor whole = run.adopted.at(param).clone();
+  const auto ranges = run.owned.find(param);
+  if (ranges == run.owned.end()) return whole;
+  for (const Rows& rows : ranges->second) {
+    const std::optional<HostTensor> own = own_value(run, param, rows);
+    std::ranges::copy(own->as<float>(),
+                      whole.as<float>().begin() + rows.begin * params_[param].spec.row_size());
+  }
+  return whole;
+}
+
 void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
-  const TensorMap own = fast_pieces(run, parameters, fast);
+  const TensorMap own = own_pieces(run, parameters, fast);
   for (const auto& [name, tensor] : parameters) run.adopted.insert_or_assign(name, tensor);
   if (active_ == &run) {
     write(parameters);

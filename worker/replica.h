@@ -3,6 +3,7 @@
 // holds frozen rows in bf16, those are the committed ones rounded, and own rows are fp32 all the same.
 #pragma once
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -19,6 +20,7 @@ struct CutSettings {
   std::set<std::string> params;  ///< Plan::cut_params
   bool keeps_fast = false;       ///< partial.owner_view = "fast": a merge leaves a slot's own cut rows alone
   double lr_scale = 1;           ///< of the inner learning rate of cut rows
+  double own_share = 0;          ///< OuterMethod::own_share, of all owned rows
 };
 
 class Replica {
@@ -31,9 +33,11 @@ class Replica {
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
   /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
-  /// values of those tensors. Where owners keep fast values, its own rows of cut tensors become those of
-  /// `fast`, or stay as they are when that is null.
+  /// values of those tensors, all but own_share of them. Where owners keep fast values, its own rows of cut
+  /// tensors become those of `fast` in the same way, or stay as they are when that is null.
   void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr);
+  /// A parameter as the slot sees it: what it adopted, with its own values of the rows that it owns.
+  HostTensor view(const SlotRun& run, const std::string& param);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);
   /// Parks the slot if it is active: its owned rows may change before it is active again.
@@ -44,11 +48,14 @@ class Replica {
   std::vector<Piece> pieces();
   /// Copies of the active slot's owned rows, or of their gradients, by piece name.
   TensorMap own_values();
+  /// Puts other values into the active slot's owned rows, by piece name.
+  void set_own_values(const TensorMap& pieces) { overlay(pieces); }
   TensorMap own_gradients();
 
  private:
   void park();
-  TensorMap fast_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
+  TensorMap own_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
+  std::optional<HostTensor> own_value(const SlotRun& run, const std::string& param, Rows rows);
   void write(const TensorMap& whole);
   void overlay(const TensorMap& pieces);
 

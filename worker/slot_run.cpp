@@ -13,6 +13,8 @@ namespace {
 constexpr std::string_view inner_prefix = "inner/";
 constexpr std::string_view feedback_prefix = "feedback/";
 constexpr std::string_view since_prefix = "slot/since/";
+constexpr std::string_view view_prefix = "view/";
+constexpr std::string_view method_prefix = "method/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
 constexpr const char* pushed_name = "slot/pushed";
@@ -232,11 +234,13 @@ std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   return aged;
 }
 
-TensorMap SlotRun::state(const SlotProgress& progress) const {
+TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) const {
   TensorMap state;
+  for (const auto& [name, tensor] : view) state.emplace(std::string(view_prefix) + name, tensor);
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
   for (const auto& [piece, tensor] : residuals) state.emplace(std::string(feedback_prefix) + piece, tensor);
+  for (const auto& [name, tensor] : method) state.emplace(std::string(method_prefix) + name, tensor);
   for (const auto& [param, came] : since) {
     for (const auto& [rows, at] : came) {
       state.emplace(std::string(since_prefix) + piece_name(param, rows, -1),
@@ -277,6 +281,10 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
       if (at.size() != 1 || piece.rows.count() <= 0)
         return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed '", name, "'");
       since[piece.param][piece.rows] = at[0];
+    } else if (name.starts_with(view_prefix)) {
+      adopted.insert_or_assign(name.substr(view_prefix.size()), tensor);
+    } else if (name.starts_with(method_prefix)) {
+      method.insert_or_assign(name.substr(method_prefix.size()), tensor.clone());  // changed in place
     } else if (!name.starts_with("slot/")) {
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has an unknown tensor '", name, "'");
     }

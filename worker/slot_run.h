@@ -40,11 +40,15 @@ struct SlotRun {
   /// What encoding left out of the slot's contributions so far, by piece name; empty without error feedback.
   TensorMap residuals;
 
-  /// Inner steps that changed parameters: those that overflowed are not counted.
-  std::int64_t updates() const { return step - (loss_scale ? loss_scale->skipped() : 0); }
+  /// What the method keeps of each own piece, by "NAME/PIECE" (OuterMethod::own_state_names).
+  TensorMap method;
 
-  /// Other rows are the slot's from update `at` on: moments and residuals of rows that stay are kept, those of
-  /// rows that go are dropped, and rows that come start without, or with the moments that `handed` has for
+  /// Inner steps that changed parameters: those that overflowed are not counted.
+  std::int64_t updates() const { return step - skipped(); }
+  std::int64_t skipped() const { return loss_scale ? loss_scale->skipped() : 0; }
+
+  /// Other rows are the slot's from update `at` on: moments and residuals of rows that stay are kept, those
+  /// of rows that go are dropped, and rows that come start without, or with the moments that `handed` has for
   /// them (whole tensors by moment_name). `specs` are all parameters of the model.
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
   /// Moments of owned rows, by moment_name, to be handed over.
@@ -53,11 +57,12 @@ struct SlotRun {
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 
   /// What is saved, hashed and moved: moments as "inner/PIECE/NAME", residuals as "feedback/PIECE", ages as
-  /// "slot/since/PIECE", and the protocol's progress as "slot/step", "slot/adopted", "slot/pushed"; the loss
-  /// scale, where there is one, as "slot/loss_scale". The data cursor is step x batch, since a slot's stream
-  /// is a function of the position.
-  TensorMap state(const SlotProgress& progress) const;
-  /// Takes over a saved state. Error: a state of other tensors.
+  /// "slot/since/PIECE", `method` as "method/NAME/PIECE", and the protocol's progress as "slot/step",
+  /// "slot/adopted", "slot/pushed"; the loss scale, where there is one, as "slot/loss_scale". The data cursor
+  /// is step x batch, since a slot's stream is a function of the position. `view` is what the slot goes on
+  /// with and no version brings: whole parameters by name, saved as "view/NAME".
+  TensorMap state(const SlotProgress& progress, const TensorMap& view = {}) const;
+  /// Takes over a saved state, its view as `adopted`. Error: a state of other tensors.
   Result<SlotProgress> load(const TensorMap& state);
 };
 

@@ -145,7 +145,7 @@ Status Worker::adopt(const worker_action::Adopt& action) {
     TESSERA_ASSIGN(fast, tensors_of(action.head, *action.head.fast));
   }
   SlotRun& run = runs_.at(action.slot);
-  change_owned(run, action.head, parameters);
+  change_owned(run, action, parameters);
   replica_->adopt(run, parameters, action.fast ? &fast : nullptr);
   return {};
 }
@@ -171,6 +171,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   Result<std::unique_ptr<WorkerParts>> parts = configure_(action.recipe);
   if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
   parts_ = std::move(*parts);
+  parts_->cut.own_share = parts_->method->own_share();
   replica_ = std::make_unique<Replica>(*parts_->family, parts_->cut);
   if (parts_->set_frozen) parts_->set_frozen(replica_->params());
   trainer_ = std::make_unique<Trainer>(
@@ -178,15 +179,21 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   const std::shared_ptr<const OuterMethod> method = parts_->method;
   WorkPlan plan{.fragments = static_cast<std::int32_t>(method->fragments().size()),
                 .rounds = parts_->rounds,
-                .steps_per_merge = method->steps_per_merge(),
+                .step_at =
+                    [method](const std::vector<Version>& heads) {
+                      std::vector<std::int64_t> versions;
+                      for (Version version : heads) versions.push_back(version.value);
+                      return method->step_at(versions);
+                    },
                 .fast_for_all = parts_->fast_for_all,
-                .duties = [method](std::int64_t step) {
-                  const Due due = method->due(step);
-                  Duties duties;
-                  for (std::int32_t fragment : due.adopt) duties.adopt.push_back({fragment});
-                  for (std::int32_t fragment : due.push) duties.push.push_back({fragment});
-                  return duties;
-                }};
+                .duties =
+                    [method](std::int64_t step) {
+                      const Due due = method->due(step);
+                      Duties duties;
+                      for (std::int32_t fragment : due.adopt) duties.adopt.push_back({fragment});
+                      for (std::int32_t fragment : due.push) duties.push.push_back({fragment});
+                      return duties;
+                    }};
   return worker_event::Configured{std::move(plan), parts_->ready};
 }
 
@@ -248,17 +255,15 @@ RowSet Worker::owned_of(SlotId slot, FragmentId fragment, Version version) const
 }
 
 /// The slot works on from a committed version, on the rows that are its own there.
-void Worker::change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters) {
+void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, TensorMap& parameters) {
   const TensorMap handed = take_moments(parameters);
-  RowSet owned = owned_of(run.slot, head.fragment, head.version);
+  RowSet owned = owned_of(run.slot, action.head.fragment, action.head.version);
   for (const auto& [name, ranges] : run.owned) {
     if (!parameters.contains(name)) owned.emplace(name, ranges);
   }
   if (owned != run.owned) {
     replica_->rest(run);
-    const bool fresh = run.step == 0;
-    run.own(std::move(owned), fresh ? head.version.value * parts_->method->steps_per_merge() : run.updates(),
-            replica_->params().specs(), handed);
+    run.own(std::move(owned), action.step - run.skipped(), replica_->params().specs(), handed);
   }
 }
 
@@ -298,6 +303,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       const std::string param = piece.substr(0, piece.find('['));
       if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
     }
+    if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
       part = encode_pieces(parts_->up, part, is_gradient ? nullptr : &run.adopted, run.residuals);
     if (parts_->hands_over) {
@@ -309,7 +315,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
-  const TensorMap state = run.state(action.progress);
+  const TensorMap state = run.state(action.progress, view_after(run, action.progress));
   contributed.slot_state = state_digest(state);
   const Blob encoded(encode_safetensors(state));
   TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));

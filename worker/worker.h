@@ -33,6 +33,7 @@ struct WorkerParts {
   std::shared_ptr<const OuterMethod> method;
   std::function<std::unique_ptr<InnerOptimizer>()> make_inner;
   std::optional<LossScale> loss_scale;  ///< that a slot begins with, where gradients pass through fp16
+  std::int32_t slots = 1;
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
   /// Rows whose moments a contribution from a version also brings; empty: none are handed over.
   std::function<RowSet(SlotId, Version)> hands_over;
@@ -85,9 +86,16 @@ class Worker {
   RowSet owned_of(SlotId slot, FragmentId fragment, Version version) const;
   /// Makes the slot own what it owns at this version. Takes the moments out of `parameters`, where some
   /// travel.
-  void change_owned(SlotRun& run, const FragmentHead& head, TensorMap& parameters);
+  void change_owned(SlotRun& run, const worker_action::Adopt& action, TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
+  /// What the slot will go on with after `progress` and no version brings: its view of the parameters that it
+  /// does not adopt anew before its next step. The slot is active.
+  TensorMap view_after(const SlotRun& run, const SlotProgress& progress);
+  /// The method's local half on what the slot is about to bring, own rows by piece name: changes it, and what
+  /// the slot goes on with.
+  void before_push(SlotRun& run, Version from, TensorMap& part);
+  std::int32_t owners_of(const std::string& param, Rows rows, Version version) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
   /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
   Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);

@@ -62,7 +62,8 @@ void OuterSettings::fields(FieldVisitor& f) {
            "outer learning rate of what all slots share; auto: from what each merge shows",
            {.min = 0, .min_is_open = true, .choices = {"auto"}}},
           lr);
-  f.field({"momentum", "outer momentum of what all slots share (rule nesterov)", below_one()}, momentum);
+  f.field({"momentum", "outer momentum of what all slots share (rules nesterov, adam)", below_one()},
+          momentum);
   f.field(
       {"cut_lr",
        "outer learning rate of what is cut among the slots; auto: falls as fewer slots stand behind a slice",
@@ -71,10 +72,20 @@ void OuterSettings::fields(FieldVisitor& f) {
   Bounds momentum_or_auto = below_one();
   momentum_or_auto.choices = {"auto"};
   f.field({"cut_momentum",
-           "outer momentum of what is cut (rule nesterov); auto: more of it the more slices there are, as "
-           "they must jump shorter; none with partial.owner_view = \"fast\"",
+           "outer momentum of what is cut (rules nesterov, adam); auto: with nesterov more of it the more "
+           "slices there are, as they must jump shorter, and none with partial.owner_view = \"fast\"; with "
+           "adam outer.momentum",
            momentum_or_auto},
           cut_momentum);
+  f.field(
+      {"beta2", "rule adam: how much of the mean square of the deltas stays with each merge", below_one()},
+      beta2);
+  f.field({"epsilon", "rule adam: added to the root of that mean square", positive()}, epsilon);
+  f.field(
+      {"weight_decay", "share of the parameters, times the rate, that an outer step takes away", at_least(0)},
+      weight_decay);
+  f.field({"restart_every", "merges after which the outer momentum begins anew; 0: never", at_least(0)},
+          restart_every);
 }
 
 void InnerSettings::fields(FieldVisitor& f) {
@@ -241,12 +252,23 @@ std::vector<std::string> Recipe::problems() const {
         "bring, so "
         "these must arrive as they are; set codec.up = \"fp32\"");
   }
-  const bool starts_from_versions = outer.method.name == "diloco" || outer.method.name == "data_parallel";
+  const bool starts_from_versions = outer.method.name == "diloco" || outer.method.name == "local_sgd" ||
+                                    outer.method.name == "data_parallel";
   if (codec.up.name != exact_codec && !starts_from_versions) {
     say("codec.up = \"", codec.up.name, "\" does not go with outer.name = \"", outer.method.name,
         "\", whose slots do not start from the version that their change would be counted from; set codec.up "
         "= "
         "\"fp32\"");
+  }
+  const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.slices > 1;
+  if (outer.rule == "adam" && outer.method.name != "local_sgd" && (std::isnan(outer.lr) || no_cut_rate)) {
+    say(std::isnan(outer.lr) ? "outer.lr" : "outer.cut_lr",
+        " = \"auto\" is for rules whose step grows with the change; give outer.rule = \"adam\" a number");
+  }
+  if (outer.method.name == "data_parallel" && (outer.weight_decay > 0 || outer.restart_every > 0)) {
+    say(outer.weight_decay > 0 ? "outer.weight_decay" : "outer.restart_every",
+        " does not go with outer.name = \"data_parallel\", whose coordinator takes the inner optimizer's "
+        "step");
   }
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");

@@ -63,8 +63,11 @@ struct OuterSettings : Settings {
   std::string rule = "nesterov";
   double lr;  ///< NaN: "auto"
   double momentum = 0.5;
-  double cut_lr;        ///< NaN: "auto"
-  double cut_momentum;  ///< NaN: "auto"
+  double cut_lr;                        ///< NaN: "auto"
+  double cut_momentum;                  ///< NaN: "auto"
+  double beta2 = 0.99, epsilon = 1e-3;  ///< rule adam
+  double weight_decay = 0;
+  std::int64_t restart_every = 0;
   explicit OuterSettings(const Catalogs& catalogs);
   void fields(FieldVisitor& f) override;
 };

@@ -54,9 +54,11 @@ Result<UnitResult> measure_run(const UnitJob& job, bool alone, const std::string
   std::int64_t round = 0;
   for (std::string line; std::getline(rows, line);) {
     const Json row = Json::parse(line, nullptr, false);
-    if (!row.is_object() || static_cast<std::int64_t>(number_at(row, "round")) != round + 1)
+    const bool further_fragment = number_at(row, "fragment") > 0;  // of the same round
+    if (!row.is_object() ||
+        static_cast<std::int64_t>(number_at(row, "round")) != round + (further_fragment ? 0 : 1))
       return fail(ExitCode::failed, metrics_file, " has no good row for round ", round + 1);
-    ++round;
+    if (!further_fragment) ++round;
     const double units = number_at(row, "units");
     tokens += units;
     since += units;

@@ -17,8 +17,10 @@ class DiLoCo final : public OuterMethod {
         slices_(context.slices),
         shared_{context.lr, context.rule == "sgd" ? 0 : context.momentum},
         cut_(context.cut.value_or(shared_)),
-        shared_rule_(make_outer_rule(context.rule, shared_.momentum)),
-        cut_rule_(make_outer_rule(context.rule, cut_.momentum)) {
+        shared_rule_(make_outer_rule(context.rule, shared_.momentum, context.adam)),
+        cut_rule_(make_outer_rule(context.rule, cut_.momentum, context.adam)),
+        weight_decay_(context.weight_decay),
+        restart_every_(context.restart_every) {
     TESSERA_CHECK_LE(1, steps_);
     if (context.rule == "sgd") cut_.momentum = 0;
     for (const ParamSpec& spec : context.specs) {
@@ -37,7 +39,8 @@ class DiLoCo final : public OuterMethod {
   std::vector<std::string> state_names() const override { return shared_rule_->state_names(); }
   std::vector<std::string> cut_state_names() const override { return cut_rule_->state_names(); }
 
-  OuterReport apply(std::int64_t, std::span<const Update> updates) const override {
+  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
+    restart_state(restart_every_, version, updates);
     const OuterSignals signals = signals_of(updates);
     const OuterReport report{
         .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum, slices_) : shared_.lr,
@@ -46,7 +49,9 @@ class DiLoCo final : public OuterMethod {
         .persistence = signals.persistence};
     for (const Update& update : updates) {
       const OuterRule& rule = update.cut ? *cut_rule_ : *shared_rule_;
-      rule.apply(update.cut ? report.cut_lr : report.lr, update.theta, update.delta, update.state);
+      const double lr = update.cut ? report.cut_lr : report.lr;
+      decay_weights(lr * weight_decay_, update);
+      rule.apply(lr, update.theta, update.delta, update.state);
     }
     return report;
   }
@@ -56,6 +61,8 @@ class DiLoCo final : public OuterMethod {
   std::int32_t slots_, slices_;
   OuterStep shared_, cut_;
   std::unique_ptr<OuterRule> shared_rule_, cut_rule_;
+  double weight_decay_;
+  std::int64_t restart_every_;
   std::vector<std::string> names_;
 };
 

@@ -76,7 +76,7 @@ class Rig {
   void add_worker(std::int32_t capacity = slots) {
     WorkPlan plan;
     plan.rounds = Version{6};
-    plan.steps_per_merge = steps;
+    plan.step_at = [](const std::vector<Version>& heads) { return steps * heads[0].value; };
     plan.fast_for_all = fast_for_all();
     plan.duties = [method = method_](std::int64_t step) {
       Duties duties;

@@ -5,6 +5,7 @@
 #include <tessera_plugins/outer.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/random.h"
 
@@ -13,7 +14,9 @@ namespace {
 
 using testing::DoubleNear;
 using testing::ElementsAre;
+using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 
 std::vector<ParamSpec> two_specs() {
   return {{"a", {2}}, {"b", {3, 2}}, {"mine", {4}, Role::local}};
@@ -21,6 +24,18 @@ std::vector<ParamSpec> two_specs() {
 
 std::unique_ptr<OuterMethod> make_method(const std::string& name, OuterMethod::Context context) {
   return Registry<OuterMethod>::builtin().make(name, context);
+}
+
+/// A method's duties around steps 0, 1, ...: "a0.p1" adopts fragment 0 before a step and pushes 1 after it.
+std::string duties(const OuterMethod& method, std::int64_t steps) {
+  std::string trace;
+  for (std::int64_t step = 0; step < steps; ++step) {
+    const Due due = method.due(step);
+    for (std::int32_t fragment : due.adopt) trace += "a" + std::to_string(fragment);
+    trace += ".";
+    for (std::int32_t fragment : due.push) trace += "p" + std::to_string(fragment);
+  }
+  return trace;
 }
 
 TEST(OuterRule, NesterovStepsAsTorchSgdDoes) {
@@ -71,6 +86,82 @@ TEST(OuterRule, WithoutMomentumNesterovIsSgdAndKeepsNoState) {
   EXPECT_DEATH(make_outer_rule("nestrov", 0.9), "no outer rule named nestrov");
 }
 
+TEST(OuterRule, AdamStepsAsFedAdamDoes) {
+  // Deltas 2 and -1 with mu .9, beta2 .99, epsilon .001, by hand: m = .2, .08; v = .04, .0496.
+  const auto rule = make_outer_rule("adam", 0.9);
+  ASSERT_THAT(rule->state_names(), ElementsAre("momentum", "variance"));
+  std::vector<float> theta{1}, momentum{0}, variance{0};
+  const std::span<float> state[] = {momentum, variance};
+  const double deltas[] = {2, -1},
+               thetas[] = {1 - 0.1 * 0.2 / 0.201, 1 - 0.1 * (0.2 / 0.201 + 0.08 / (0.22271057 + 0.001))};
+  for (int i = 0; i < 2; ++i) {
+    rule->apply(0.1, theta, {&deltas[i], 1}, state);
+    EXPECT_NEAR(theta[0], thetas[i], 1e-6);
+  }
+  EXPECT_NEAR(momentum[0], 0.08, 1e-7);
+  EXPECT_NEAR(variance[0], 0.0496, 1e-7);
+}
+
+TEST(OuterRule, MomentumRestartsAndWeightsDecayWhereTheyMay) {
+  std::vector<float> theta{2}, gain{2}, momentum{3};
+  const ParamSpec decays{"w", {1}}, stays{.name = "gain", .shape = {1}, .decay = false};
+  const std::vector<Update> updates{{.spec = &decays, .theta = theta, .state = {momentum}},
+                                    {.spec = &stays, .theta = gain}};
+  for (std::int64_t version : {1, 2, 3, 5, 6}) restart_state(3, version, updates);
+  EXPECT_EQ(momentum[0], 3) << "begins anew with merges 4, 7, ...";
+  restart_state(0, 4, updates);
+  EXPECT_EQ(momentum[0], 3);
+  restart_state(3, 4, updates);
+  EXPECT_EQ(momentum[0], 0);
+  for (const Update& update : updates) decay_weights(0.25, update);
+  EXPECT_EQ(theta[0], 1.5f);
+  EXPECT_EQ(gain[0], 2);
+}
+
+TEST(DiLoCo, DecaysByTheRateAndRestartsItsMomentum) {
+  const auto method =
+      make_method("diloco", {.specs = two_specs(), .lr = 0.5, .weight_decay = 0.1, .restart_every = 1});
+  std::vector<float> theta{2}, momentum{7};
+  const std::vector<double> delta{1};
+  method->apply(1, std::vector<Update>{{.theta = theta, .delta = delta, .state = {momentum}}});
+  EXPECT_FLOAT_EQ(momentum[0], 0.9f * 7 + 1);
+  theta = {2};
+  method->apply(2, std::vector<Update>{{.theta = theta, .delta = delta, .state = {momentum}}});
+  EXPECT_FLOAT_EQ(momentum[0], 1);
+  EXPECT_FLOAT_EQ(theta[0], 2 * 0.95f - 0.5f * 1.9f);
+}
+
+TEST(Eager, AdoptsJustBeforeThePushThatBuildsOnIt) {
+  EXPECT_EQ(duties(*make_method("eager", {.specs = two_specs(), .steps = 3}), 7), "...p0..a0.p0.");
+  EXPECT_EQ(duties(*make_method("eager", {.specs = two_specs(), .steps = 1}), 3), ".p0a0.p0a0.p0");
+}
+
+TEST(Eager, RefusesWhatASlotCannotTakeAShareOf) {
+  const auto problems = [](OuterMethod::Context context) {
+    return make_method("eager", context)->problems();
+  };
+  const double automatic = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(problems({.lr = 0.5, .cut = OuterStep{0.5, 0}}), IsEmpty());
+  EXPECT_THAT(problems({.lr = automatic}), Not(IsEmpty()));
+  EXPECT_THAT(problems({.cut = OuterStep{automatic, 0}}), IsEmpty()) << "nothing is cut";
+  EXPECT_THAT(problems({.cut = OuterStep{automatic, 0}, .slices = 2}),
+              ElementsAre(HasSubstr("outer.cut_lr")));
+  EXPECT_THAT(problems({.rule = "adam"}), ElementsAre(HasSubstr("adam")));
+  EXPECT_THAT(problems({.weight_decay = 0.1}), ElementsAre(HasSubstr("outer.weight_decay")));
+  EXPECT_THAT(problems({.restart_every = 2}), ElementsAre(HasSubstr("outer.restart_every")));
+  EXPECT_THAT(problems({.keeps_fast = true}), ElementsAre(HasSubstr("owner_view")));
+  EXPECT_THAT(problems({.rotates = true}), ElementsAre(HasSubstr("rotate_every")));
+}
+
+TEST(LocalSgd, RefusesWhatAMeanHasNoUseFor) {
+  const auto problems = [](OuterMethod::Context context) {
+    return make_method("local_sgd", context)->problems();
+  };
+  EXPECT_THAT(problems({.lr = std::numeric_limits<double>::quiet_NaN()}), IsEmpty());
+  EXPECT_THAT(problems({.lr = 0.7}), ElementsAre(HasSubstr("outer.lr")));
+  EXPECT_THAT(make_method("local_sgd", {.specs = two_specs()})->state_names(), IsEmpty());
+}
+
 TEST(OuterMethods, AreRegisteredUnderTheirFilesNames) {
   const std::vector<std::string> stems(std::begin(plugins::outer), std::end(plugins::outer));
   EXPECT_EQ(Registry<OuterMethod>::builtin().names(), stems);
@@ -90,18 +181,77 @@ TEST(OuterMethods, PutEveryParameterThatTravelsInExactlyOneFragment) {
 
 TEST(DiLoCo, PushesAfterEveryHStepsAndAdoptsBeforeTheNextOne) {
   const auto method = make_method("diloco", {.specs = two_specs(), .steps = 3});
-  std::string trace;
-  for (std::int64_t step = 0; step < 7; ++step) {
-    const Due due = method->due(step);
-    for (std::int32_t fragment : due.adopt) trace += "a" + std::to_string(fragment);
-    trace += ".";
-    for (std::int32_t fragment : due.push) trace += "p" + std::to_string(fragment);
-  }
-  EXPECT_EQ(trace, "...p0a0...p0a0.");
+  EXPECT_EQ(duties(*method, 7), "...p0a0...p0a0.");
   EXPECT_EQ(method->steps_per_merge(), 3);
   EXPECT_TRUE(method->steps_locally());
   EXPECT_EQ(method->payload(), Payload::theta_end);
   EXPECT_EQ(method->arrivals_per_merge(), 0);
+}
+
+struct StreamingChoice {
+  std::int64_t fragments = 2, tau = 0;
+  std::string pattern = "strided";
+  double alpha = 0;
+};
+std::unique_ptr<OuterMethod> make_streaming(const StreamingChoice& choice, OuterMethod::Context context) {
+  struct Set final : FieldVisitor {
+    explicit Set(const StreamingChoice& from) : wanted(from) {}
+    void field(const FieldInfo&, bool&) override {}
+    void field(const FieldInfo& info, std::int64_t& value) override {
+      value = info.name == "tau" ? wanted.tau : wanted.fragments;
+    }
+    void field(const FieldInfo&, double& value) override { value = wanted.alpha; }
+    void field(const FieldInfo&, std::string& value) override { value = wanted.pattern; }
+    void field(const FieldInfo&, std::vector<double>&) override {}
+    void field(const FieldInfo&, std::vector<std::string>&) override {}
+    void group(const FieldInfo&, Settings&) override {}
+    void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {
+    }
+    const StreamingChoice& wanted;
+  };
+  auto settings = Registry<OuterMethod>::builtin().make_settings("streaming");
+  Set set(choice);
+  settings->fields(set);
+  return Registry<OuterMethod>::builtin().make("streaming", *settings, context);
+}
+
+TEST(Streaming, GivesEachFragmentATimeOfItsOwnAndPushesTauStepsEarlier) {
+  EXPECT_EQ(duties(*make_streaming({.fragments = 3}, {.specs = two_specs(), .steps = 6}), 9),
+            "..p0a0..p1a1..p2a2..p0a0.");
+  EXPECT_EQ(duties(*make_streaming({.fragments = 2, .tau = 2}, {.specs = two_specs(), .steps = 7}), 10),
+            ".p0..a0..p1..a1.p0..");
+  EXPECT_EQ(duties(*make_streaming({.fragments = 1}, {.specs = two_specs(), .steps = 3}), 7),
+            "...p0a0...p0a0.");
+}
+
+TEST(Streaming, DealsLayersStridedOrSequentiallyAndTensorsByBytes) {
+  const std::vector<ParamSpec> specs{{"embed", {10}},     {"blocks.0.a", {3}},       {"blocks.0.b", {2}},
+                                     {"blocks.1.a", {5}}, {"blocks.2.a", {5}},       {"blocks.3.a", {5}},
+                                     {"head", {1}},       {"mine", {9}, Role::local}};
+  const auto dealt = [&](const std::string& pattern) {
+    return make_streaming({.pattern = pattern}, {.specs = specs, .steps = 4})->fragments();
+  };
+  using Names = std::vector<std::string>;
+  // What is in no layer goes where least is: embed to the first of two equal ones, head to the other.
+  EXPECT_THAT(dealt("strided"), ElementsAre(Names{"embed", "blocks.0.a", "blocks.0.b", "blocks.2.a"},
+                                            Names{"blocks.1.a", "blocks.3.a", "head"}));
+  EXPECT_THAT(dealt("sequential"), ElementsAre(Names{"embed", "blocks.0.a", "blocks.0.b", "blocks.1.a"},
+                                               Names{"blocks.2.a", "blocks.3.a", "head"}));
+  EXPECT_THAT(dealt("balanced"), ElementsAre(Names{"embed", "blocks.3.a", "head"},
+                                             Names{"blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.2.a"}));
+}
+
+TEST(Streaming, RefusesWhatCannotBe) {
+  const auto problems = [](const StreamingChoice& choice, OuterMethod::Context context) {
+    context.specs = {{"blocks.0.w", {2}}, {"blocks.1.w", {2}}};
+    return make_streaming(choice, context)->problems();
+  };
+  EXPECT_THAT(problems({.fragments = 2, .tau = 2}, {.steps = 6}), IsEmpty());
+  EXPECT_THAT(problems({.fragments = 2, .tau = 3}, {.steps = 6}), ElementsAre(HasSubstr("outer.tau = 3")));
+  EXPECT_THAT(problems({.fragments = 2}, {.steps = 1}), ElementsAre(HasSubstr("sync.steps = 1")));
+  EXPECT_THAT(problems({.fragments = 3}, {.steps = 6}), ElementsAre(HasSubstr("too few layers")));
+  EXPECT_THAT(problems({.alpha = 0.5}, {.steps = 6, .rotates = true}),
+              ElementsAre(HasSubstr("rotate_every")));
 }
 
 TEST(DiLoCo, KeepsMomentumOnlyWhereTheRuleHasSome) {

@@ -14,6 +14,10 @@ const char* name_of(Method method) {
       return "one_arrival";
     case Method::drop:
       return "drop";
+    case Method::streaming_drop:
+      return "streaming_drop";
+    case Method::eager:
+      return "eager";
   }
   return "?";
 }
@@ -59,7 +63,7 @@ CoordinatorSettings World::make_settings() const {
   settings.recipe = {1, 2};
   settings.recipe_text = "toy";
   settings.rounds = Version{scenario_.method == Method::one_arrival ? 3 * slots_ : 4};
-  settings.mode = scenario_.method == Method::drop ? Mode::drop : Mode::exact;
+  settings.mode = is_drop(scenario_.method) ? Mode::drop : Mode::exact;
   settings.arrivals_per_merge = scenario_.method == Method::one_arrival ? 1 : 0;
   settings.eval_every = 2;
   settings.checkpoint_every = 2;
@@ -77,7 +81,7 @@ CoordinatorSettings World::make_settings() const {
   }
   slices.push_back({"shared", {{"w", {Rows{slots_, slots_ + 1}}}}, {}});
   settings.slices = [slices](FragmentId, Version) { return slices; };
-  if (scenario_.method == Method::drop) {
+  if (is_drop(scenario_.method)) {
     settings.quorum =
         static_cast<std::int32_t>(scenario_.seed / 3 % (static_cast<std::uint64_t>(slots_) + 1));
     if (scenario_.seed % 2 == 1) settings.deadline = std::chrono::milliseconds(100);
@@ -86,13 +90,16 @@ CoordinatorSettings World::make_settings() const {
 }
 
 /// DiLoCo: push after every third step, adopt before the next. Streaming: two fragments, push after steps
-/// 4, 8... and 2, 6..., adopt one step later.
+/// 4, 8... and 2, 6..., adopt one step later. Eager: push after every third step, adopt before the same one.
 WorkPlan World::make_plan() const {
   WorkPlan plan;
   plan.fragments = static_cast<std::int32_t>(fragments());
   plan.rounds = settings_.rounds;
-  if (scenario_.method == Method::streaming) {
-    plan.steps_per_merge = 4;
+  if (fragments() == 2) {
+    plan.step_at = [](const std::vector<Version>& heads) {
+      return std::max(heads[0].value > 0 ? 4 * heads[0].value + 1 : 0,
+                      heads[1].value > 0 ? 4 * heads[1].value - 1 : 0);
+    };
     plan.duties = [](std::int64_t step) {
       Duties duties;
       for (std::int32_t f = 0; f < 2; ++f) {
@@ -104,10 +111,10 @@ WorkPlan World::make_plan() const {
       return duties;
     };
   } else {
-    plan.steps_per_merge = 3;
-    plan.duties = [](std::int64_t step) {
+    plan.step_at = [](const std::vector<Version>& heads) { return 3 * heads[0].value; };
+    plan.duties = [eager = scenario_.method == Method::eager](std::int64_t step) {
       Duties duties;
-      if (step % 3 == 0) duties.adopt.push_back(FragmentId{0});
+      if (eager ? step % 3 == 2 && step > 2 : step % 3 == 0) duties.adopt.push_back(FragmentId{0});
       if (step % 3 == 2) duties.push.push_back(FragmentId{0});
       return duties;
     };
@@ -133,8 +140,8 @@ void World::draw_faults() {
   maybe(faults_.alien, 0.1);
   maybe(faults_.rot, 0.3);
   maybe(faults_.cut, 1.0);
-  if (scenario_.method == Method::drop) maybe(faults_.lost_state, 0.2);
-  if (scenario_.method == Method::drop) maybe(faults_.away, 1.0);
+  if (is_drop(scenario_.method)) maybe(faults_.lost_state, 0.2);
+  if (is_drop(scenario_.method)) maybe(faults_.away, 1.0);
   faults_.notices = random_.chance(0.5);
 }
 

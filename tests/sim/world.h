@@ -15,13 +15,19 @@
 
 namespace tessera::sim {
 
-enum class Method { diloco, rotating, streaming, one_arrival, drop };
+enum class Method { diloco, rotating, streaming, one_arrival, drop, streaming_drop, eager };
+/// In which merges close without the late ones.
+inline bool is_drop(Method method) {
+  return method == Method::drop || method == Method::streaming_drop;
+}
 /// Nothing that happens may change a bit.
 inline bool is_exact(Method method) {
-  return method == Method::diloco || method == Method::rotating || method == Method::streaming;
+  return method == Method::diloco || method == Method::rotating || method == Method::streaming ||
+         method == Method::eager;
 }
-inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
-                                         Method::one_arrival, Method::drop};
+inline constexpr Method all_methods[] = {Method::diloco,      Method::rotating, Method::streaming,
+                                         Method::one_arrival, Method::drop,     Method::streaming_drop,
+                                         Method::eager};
 const char* name_of(Method method);
 inline void PrintTo(Method method, std::ostream* out) {
   *out << name_of(method);
@@ -133,7 +139,9 @@ class World {
   bool chance(double p) { return faulty() && random_.chance(p); }
   Duration between(double low_ms, double high_ms);
   Duration delay();
-  std::uint64_t fragments() const { return scenario_.method == Method::streaming ? 2 : 1; }
+  std::uint64_t fragments() const {
+    return scenario_.method == Method::streaming || scenario_.method == Method::streaming_drop ? 2 : 1;
+  }
   void trace(std::uint64_t what);
   bool wants_context() const { return coverage_ || scenario_.story || !scenario_.crash_before.empty(); }
   bool crash_here(std::map<std::string, Coverage::Counts> Coverage::*who, const std::string& point,

@@ -44,8 +44,6 @@ void World::feed(Worker w, const WorkerEvent& event) {
     return;
   }
   trace(1000 + event.index());
-  if (const auto* done = std::get_if<ev::FetchDone>(&event); done && !done->ok)
-    w->fetched.erase(done->digest);
   perform(w, w->machine.handle(event, now_), wants_context() ? kind_of(event) : "");
   if (w->alive) schedule_tick(w);
 }

@@ -152,6 +152,7 @@ void WorkerMachine::on(const Grant& message) {
     return;
   }
   for (const FragmentHead& head : message.heads) learn_head(head, message.save_state);
+  forget_unused();  // now that all are known
   if (found == slots_.end() || message.attempt > found->second.attempt) {
     if (found != slots_.end()) {
       drop_offers(found->second);
@@ -176,6 +177,7 @@ void WorkerMachine::on(const Grant& message) {
 
 void WorkerMachine::on(const Publish& message) {
   learn_head(message.head, message.save_state);
+  forget_unused();
   if (message.evaluate) request_evaluation(message.head.version);
 }
 
@@ -305,7 +307,6 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
   }
   want(head.parameters, head.update);
   want_fast_values();
-  forget_unused();
 }
 
 void WorkerMachine::want(const BlobRef& blob, const std::optional<FragmentHead::Update>& update) {

@@ -49,7 +49,8 @@ struct Duties {
 struct WorkPlan {
   std::int32_t fragments = 1;
   Version rounds;  ///< no fragment goes beyond this version
-  std::int64_t steps_per_merge = 1;
+  /// The step that a slot without history begins with at these newest versions: OuterMethod::step_at.
+  std::function<std::int64_t(const std::vector<Version>& heads)> step_at;
   /// Slots take the fast values (FragmentHead::fast) of every version, since several slots own each slice.
   /// Otherwise a slot has its own, and fetches them only when it begins on this worker.
   bool fast_for_all = false;
@@ -150,7 +151,8 @@ struct Withdraw {  ///< an offered blob (contribution or slot state) that is dur
 struct Adopt {  ///< put a committed fragment (fetched) in place for a slot
   SlotId slot;
   FragmentHead head;
-  bool fast = false;  ///< and the head's fast values (fetched), where it has some
+  bool fast = false;      ///< and the head's fast values (fetched), where it has some
+  std::int64_t step = 0;  ///< the slot's next one
 };
 struct Release {  ///< forget a slot: it is no longer held
   SlotId slot;
@@ -233,6 +235,7 @@ class WorkerMachine {
     bool broken = false;            ///< GrantFailed was said; a new attempt is awaited
     bool idle = false;              ///< rejected; a new attempt is awaited
     bool contribute_due = false;    ///< the step before progress.step ended with a push
+    bool came_back = false;         ///< restored with a state: merges may have been made without it meanwhile
     std::set<FragmentId> has_fast;  ///< its own values of what is cut are on this worker
     SlotProgress progress;
     std::deque<Unanswered> unanswered;  ///< in order; only the first is on its way
@@ -267,6 +270,8 @@ class WorkerMachine {
   bool work_on(SlotId id, Slot& slot);
   bool start_slot(SlotId id, Slot& slot);
   bool begin_fresh(SlotId id, Slot& slot);
+  std::vector<Version> newest_versions() const;
+  bool catch_up(SlotId id, Slot& slot);
   bool adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties);
   bool all_heads_fetched() const;
   bool evaluate();

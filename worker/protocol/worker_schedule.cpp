@@ -35,6 +35,7 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
   if (slot.broken || slot.idle) return false;
   if (!slot.restored) return start_slot(id, slot);
   if (slot.fresh && !begin_fresh(id, slot)) return false;
+  if (slot.came_back && !catch_up(id, slot)) return false;
   if (slot.contribute_due) {
     SlotProgress after = slot.progress;
     const std::vector<KnownVersion> fragments = wanted_pushes(slot);
@@ -81,7 +82,7 @@ bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
     if (!can_adopt(slot, {f})) return false;  // a newer version was published while it was being restored
   }
   slot.fresh = false;
-  slot.progress.step = heads_.at(FragmentId{0}).head.version.value * plan_->steps_per_merge;
+  slot.progress.step = plan_->step_at(newest_versions());
   slot.progress.pushed.assign(plan_->fragments, Version{-1});
   for (std::int32_t f = 0; f < plan_->fragments; ++f) {
     const FragmentHead& head = heads_.at(FragmentId{f}).head;
@@ -115,8 +116,40 @@ bool WorkerMachine::can_adopt(const Slot& slot, FragmentId fragment) const {
 }
 
 void WorkerMachine::adopt(SlotId id, Slot& slot, const FragmentHead& head) {
-  emit(act::Adopt{id, head, lacks_fast(slot, head)});
+  emit(act::Adopt{id, head, lacks_fast(slot, head), slot.progress.step});
   slot.has_fast.insert(head.fragment);
+}
+
+/// Of all fragments; their heads are known.
+std::vector<Version> WorkerMachine::newest_versions() const {
+  std::vector<Version> versions;
+  for (const auto& [fragment, known] : heads_) versions.push_back(known.head.version);
+  return versions;
+}
+
+/// A slot that merges of some fragments did without (mode drop) joins the others where those are: on its own
+/// way it would bring what is out of date, or wait for a fragment while the others wait for another. Does
+/// nothing where every merge waits for every slot: no version is then newer than what the slot gave to.
+bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
+  std::vector<FragmentId> missed;
+  for (FragmentId f{0}; f.value < plan_->fragments; ++f.value) {
+    const auto known = heads_.find(f);
+    if (known == heads_.end()) return false;
+    const Version own{
+        std::max(slot.progress.adopted[f.value].value, slot.progress.pushed[f.value].value + 1)};
+    if (known->second.head.version <= own) continue;
+    if (!can_adopt(slot, f)) return false;
+    missed.push_back(f);
+  }
+  slot.came_back = false;
+  if (missed.empty() || plan_->fragments == 1) return true;  // a single one it adopts when it is due
+  slot.progress.step = std::max(slot.progress.step, plan_->step_at(newest_versions()));
+  for (FragmentId f : missed) {
+    const FragmentHead& head = heads_.at(f).head;
+    slot.progress.adopted[f.value] = head.version;
+    adopt(id, slot, head);
+  }
+  return true;
 }
 
 bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
@@ -205,9 +238,16 @@ void WorkerMachine::restored(const ev::Restored& event) {
     return;
   }
   slot->restored = true;
-  forget_unused();
   slot->fresh = !event.progress;
-  if (event.progress) slot->progress = *event.progress;
+  if (!event.progress) return forget_unused();
+  slot->progress = *event.progress;
+  slot->came_back = true;
+  // Its state holds its own values of every fragment but those that it adopts anew before its next step.
+  const std::vector<FragmentId> adopts = plan_->duties(slot->progress.step).adopt;
+  for (FragmentId f{0}; f.value < plan_->fragments; ++f.value) {
+    if (std::find(adopts.begin(), adopts.end(), f) == adopts.end()) slot->has_fast.insert(f);
+  }
+  forget_unused();
 }
 
 void WorkerMachine::restore_failed(const ev::RestoreFailed& event) {

@@ -1,0 +1,255 @@
+// Whole runs of a method on one thread: the real coordinator and real workers over in-process endpoints, with
+// a model of a few numbers. What every slot computes with is on record, step by step, and anybody may die.
+#pragma once
+#include <ATen/TensorOperators.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/zeros.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "comm/transport/inproc_endpoint.h"
+#include "coordinator/coordinator.h"
+#include "tests/comm/scratch_folder.h"
+#include "tests/worker/step_fixture.h"
+#include "worker/worker.h"
+
+namespace tessera::testing {
+
+/// values[slot][step]: all parameters in the order of their names, as they are before the step.
+using Seen = std::map<SlotId, std::map<std::int64_t, std::vector<float>>>;
+
+/// Loss: slope x sum of all parameters, or half their squared distance from a target that differs by slot and
+/// sample.
+class FewNumbers final : public Family {
+ public:
+  FewNumbers(std::vector<ParamSpec> specs, double slope, std::shared_ptr<Seen> seen)
+      : specs_(std::move(specs)), slope_(slope), seen_(std::move(seen)) {}
+  std::vector<ParamSpec> specs() const override { return specs_; }
+  std::vector<CutGroup> cuts() const override { return {}; }
+  CostModel cost() const override { return {}; }
+  void initialize(ParamStore& params, std::uint64_t) const override {
+    for (auto& [name, parameter] : params.all()) parameter.full.fill_(1);
+  }
+  NamedTensors example_batch(std::uint64_t) const override { return {}; }
+  NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override {
+    const auto position = batch.at("position").contiguous();
+    const float* const where = position.const_data_ptr<float>();  // slot, sample, target
+    std::vector<float>& values =
+        (*seen_)[{static_cast<std::int32_t>(where[0])}][static_cast<std::int64_t>(where[1])];
+    values.clear();
+    at::Tensor loss = at::zeros({});
+    for (const auto& [name, parameter] : params.all()) {
+      const at::Tensor p = parameter.differentiable();
+      const at::Tensor shown = p.detach().contiguous();
+      values.insert(values.end(), shown.const_data_ptr<float>(),
+                    shown.const_data_ptr<float>() + shown.numel());
+      if (p.requires_grad())
+        loss = loss + (slope_ != 0 ? p.mul(slope_) : p.sub(where[2]).square().mul(0.5)).sum();
+    }
+    return {{"loss", loss}};
+  }
+
+ private:
+  std::vector<ParamSpec> specs_;
+  double slope_;
+  std::shared_ptr<Seen> seen_;
+};
+
+struct TheLoss final : Objective {
+  Value operator()(const NamedTensors& outputs, const NamedTensors&) const override {
+    return {outputs.at("loss"), 1, {}};
+  }
+  MemoryStage memory(double, double) const override { return {}; }
+};
+
+struct Positions final : DataSource {
+  bool same_for_all = false;  ///< every slot sees the same data
+  Status open() override { return {}; }
+  std::string unit() const override { return "samples"; }
+  std::int64_t vocab() const override { return 0; }
+  std::uint64_t samples() const override { return 1000; }
+  Digest digest() const override { return {}; }
+  Batch train(SlotId slot, std::uint64_t first, std::uint64_t count) const override {
+    KeyedRandom random(key_of({same_for_all ? 0 : std::uint64_t(slot.value), first}));
+    Batch batch;
+    batch.tensors.emplace("position",
+                          HostTensor::of<float>(DType::f32, {3},
+                                                {static_cast<float>(slot.value), static_cast<float>(first),
+                                                 static_cast<float>(random.normal())}));
+    batch.units = static_cast<double>(count);
+    return batch;
+  }
+  std::optional<Batch> held_out(std::uint64_t, std::uint64_t) const override { return std::nullopt; }
+};
+
+struct MethodRun {
+  std::string method = "diloco";
+  Json settings = Json::object();
+  OuterMethod::Context context{};  ///< specs and slots are filled in
+  std::vector<ParamSpec> specs{{"layers.0.w", {1}}, {"layers.1.w", {1}}};
+  std::int32_t slots = 2, workers = 1;
+  std::int64_t rounds = 3;
+  double slope = 0;
+  std::string inner = "sgd";
+  Json inner_settings{{"lr", 0.25}, {"weight_decay", 0.0}};
+  bool same_data = false;
+  Mode mode = Mode::exact;
+  std::function<RowSet(SlotId)> owned;  ///< default: everything
+  std::set<std::string> cut;
+  bool keeps_fast = false, fast_for_all = false;
+};
+
+class MethodRig {
+ public:
+  explicit MethodRig(MethodRun run) : run_(std::move(run)) {
+    prepare_numerics(1);
+    run_.context.specs = run_.specs;
+    run_.context.slots = run_.slots;
+    if (!run_.owned) {
+      RowSet all;
+      for (const ParamSpec& spec : run_.specs) add_rows(all, spec.name, {0, spec.rows()});
+      run_.owned = [all](SlotId) { return all; };
+    }
+    method_ = make_plugin<OuterMethod>(run_.method, run_.settings, run_.context);
+    EXPECT_EQ(method_->problems(), std::vector<std::string>{});
+    open();
+    for (std::int32_t w = 0; w < run_.workers; ++w) add_worker();
+  }
+
+  void open() {
+    coordinator.reset();
+    endpoint_.reset();
+    endpoint_ = hub_.make_coordinator();
+    CoordinatorParts parts;
+    parts.settings.build = "rig";
+    parts.settings.rounds = Version{run_.rounds};
+    parts.settings.evaluate = false;
+    parts.settings.checkpoint_every = 2;
+    parts.settings.mode = run_.mode;
+    parts.settings.arrivals_per_merge = method_->arrivals_per_merge();
+    parts.settings.expected_workers = run_.workers;
+    parts.settings.slot_count = run_.slots;
+    parts.settings.fast_for_all = run_.fast_for_all;
+    parts.settings.owned = [owned = run_.owned](SlotId slot, Version) { return owned(slot); };
+    parts.store.run = folder_.path();
+    parts.specs = run_.specs;
+    parts.method = method_;
+    parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast};
+    for (const ParamSpec& spec : run_.specs) {
+      HostTensor ones = HostTensor::zeros(DType::f32, spec.shape);
+      std::ranges::fill(ones.as<float>(), 1.0f);
+      parts.initial.emplace(spec.name, std::move(ones));
+    }
+    parts.slots_folder = slots_folder();
+    auto opened = Coordinator::open(std::move(parts), *endpoint_, clock_, metrics_);
+    ASSERT_TRUE(opened.ok()) << opened.error().message;
+    coordinator = std::move(*opened);
+    coordinator->start();
+  }
+
+  void add_worker() {
+    Member& member = members_.emplace_back();
+    member.endpoint = hub_.make_worker();
+    member.worker =
+        std::make_unique<Worker>(WorkerIdentity{.build = "rig", .host = "here", .capacity = run_.slots},
+                                 Incarnation{1, ++made_}, *member.endpoint, clock_);
+    member.worker->set_configure([this](const std::string&) { return parts(); });
+    member.worker->set_slot_store(SlotStore(slots_folder()));
+    member.worker->start();
+  }
+
+  void pump() {
+    clock_.advance(std::chrono::milliseconds(5));
+    coordinator->pump(clock_.now());
+    for (Member& member : members_) member.worker->pump(clock_.now());
+    std::erase_if(members_, [](const Member& member) { return member.worker->ended().has_value(); });
+  }
+  bool finish() {
+    for (int i = 0; i < 40000 && !coordinator->done(); ++i) pump();
+    return coordinator->done() && coordinator->finish().code == ExitCode::done;
+  }
+  /// The same while workers and the coordinator end without a word, so often each.
+  bool finish_while_all_die(KeyedRandom& random, int deaths) {
+    for (int left = 2 * deaths; left > 0 && !coordinator->done();) {
+      pump();
+      if (!random.chance(0.05) || coordinator->done()) continue;
+      --left;
+      ++died;
+      if (left % 2 == 0) {
+        open();
+      } else if (!members_.empty()) {
+        members_.erase(members_.begin());
+        add_worker();
+      }
+    }
+    return finish();
+  }
+  /// fragment, version and state hash of all rows, in order.
+  std::vector<std::string> story() const {
+    std::vector<std::string> story;
+    for (const Json& row : rows())
+      story.push_back(std::to_string(row.value("fragment", 0)) + " " + row["round"].dump() + " " +
+                      row["state_hash"].get<std::string>());
+    return story;
+  }
+  std::vector<Json> rows() const {
+    std::vector<Json> rows;
+    std::ifstream file(folder_.path() / "metrics.jsonl");
+    for (std::string line; std::getline(file, line);) rows.push_back(Json::parse(line));
+    return rows;
+  }
+  /// A committed tensor, parameter or outer state.
+  std::vector<float> committed(std::int32_t fragment, std::int64_t version, const std::string& name) const {
+    char file[64];
+    std::snprintf(file, sizeof file, "log/state-%d-%08lld.safetensors", fragment,
+                  static_cast<long long>(version));
+    const std::string text = read_text((folder_.path() / file).string());
+    const auto decoded = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(text))), file);
+    const auto values = decoded->tensors.at(name).as<float>();
+    return {values.begin(), values.end()};
+  }
+  const OuterMethod& method() const { return *method_; }
+
+  std::unique_ptr<Coordinator> coordinator;
+  std::shared_ptr<Seen> seen = std::make_shared<Seen>();
+  int died = 0;
+
+ private:
+  struct Member {
+    std::unique_ptr<Endpoint> endpoint;
+    std::unique_ptr<Worker> worker;
+  };
+
+  std::string slots_folder() const { return (folder_.path() / "slots").string(); }
+  Result<std::unique_ptr<WorkerParts>> parts() const {
+    auto parts = std::make_unique<WorkerParts>();
+    parts->family = std::make_unique<FewNumbers>(run_.specs, run_.slope, seen);
+    parts->objective = std::make_unique<TheLoss>();
+    parts->schedule = std::make_unique<ConstantRate>();
+    auto data = std::make_unique<Positions>();
+    data->same_for_all = run_.same_data;
+    parts->data = std::move(data);
+    parts->method = method_;
+    parts->make_inner = [this] { return make_plugin<InnerOptimizer>(run_.inner, run_.inner_settings); };
+    parts->slots = run_.slots;
+    parts->owned = [owned = run_.owned](SlotId slot, Version) { return owned(slot); };
+    parts->trainer = {.seed = 5, .batch = 1, .clip = {.mode = ClipSettings::Mode::off}};
+    parts->cut = {.params = run_.cut, .keeps_fast = run_.keeps_fast};
+    parts->fast_for_all = run_.fast_for_all;
+    parts->rounds = Version{run_.rounds};
+    return parts;
+  }
+
+  MethodRun run_;
+  ScratchFolder folder_;
+  std::shared_ptr<const OuterMethod> method_;
+  InprocHub hub_;
+  ManualClock clock_;
+  Metrics metrics_;
+  std::unique_ptr<Endpoint> endpoint_;
+  std::vector<Member> members_;
+  std::uint64_t made_ = 0;
+};
+
+}  // namespace tessera::testing

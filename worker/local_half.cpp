@@ -1,0 +1,57 @@
+// The worker's side of a method's local half: what happens to a slot's own rows around a contribution.
+#include <algorithm>
+
+#include "worker/worker.h"
+
+namespace tessera {
+
+TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
+  TensorMap view;
+  const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
+  const auto fragments = parts_->method->fragments();
+  for (std::size_t f = 0; f < fragments.size(); ++f) {
+    const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
+    if (replaced && parts_->method->own_share() == 0) continue;
+    for (const std::string& name : fragments[f]) view.emplace(name, replica_->view(run, name));
+  }
+  return view;
+}
+
+/// Slots that train these rows of a parameter, when they work on from a version.
+std::int32_t Worker::owners_of(const std::string& param, Rows rows, Version version) const {
+  std::int32_t owners = 0;
+  for (SlotId slot{0}; slot.value < parts_->slots; ++slot.value) {
+    const RowSet owned = parts_->owned(slot, version);
+    const auto ranges = owned.find(param);
+    if (ranges == owned.end()) continue;
+    owners += std::any_of(ranges->second.begin(), ranges->second.end(), [&](const Rows& range) {
+      return range.begin <= rows.begin && rows.end <= range.end;
+    });
+  }
+  return std::max(owners, 1);
+}
+
+void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
+  const OuterMethod& method = *parts_->method;
+  TensorMap values;
+  for (auto& [name, brought] : part) {
+    const PieceRows piece = rows_of_piece(name, brought.shape.empty() ? 1 : brought.shape[0]);
+    HostTensor& value = values.emplace(name, brought.clone()).first->second;
+    OwnRows own{.value = value.as<float>(),
+                .brought = brought.as<float>(),
+                .committed = run.adopted.at(piece.param).rows(piece.rows).as<float>(),
+                .state = {},
+                .cut = parts_->cut.params.contains(piece.param),
+                .owners = owners_of(piece.param, piece.rows, from)};
+    for (const std::string& kind : method.own_state_names()) {
+      const auto [kept, is_new] = run.method.try_emplace(kind + "/" + name);
+      if (is_new) kept->second = HostTensor::zeros(DType::f32, brought.shape);
+      own.first |= is_new;
+      own.state.push_back(kept->second.as<float>());
+    }
+    method.push(own);
+  }
+  replica_->set_own_values(values);
+}
+
+}  // namespace tessera
