@@ -139,7 +139,7 @@ double cut_momentum_of(const Recipe& recipe) {
   if (!std::isnan(recipe.outer.cut_momentum)) return recipe.outer.cut_momentum;
   if (recipe.outer.rule == "adam") return recipe.outer.momentum;  // its steps do not grow with the delta
   // A slow copy follows a value that is kept anyway: nothing is left out that momentum could bring in.
-  return recipe.partial.owner_view == "fast" ? 0.0 : cut_momentum(moving_slices(recipe));
+  return recipe.partial.owner_view == "fast" ? 0.0 : cut_momentum(moving_slices(recipe), recipe.outer.momentum);
 }
 
 }  // namespace

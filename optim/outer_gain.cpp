@@ -87,9 +87,9 @@ double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots
   return reach(slices) * std::min(at_once, in_the_end);
 }
 
-double cut_momentum(std::int32_t slices) {
-  // The rate at which both limits of cut_gain meet: together / (1 + mu) = 1 - mu.
-  return std::sqrt(1 - together(slices));
+double cut_momentum(std::int32_t slices, double shared_momentum) {
+  // Where both limits of cut_gain meet: together / (1 + mu) = 1 - mu.
+  return std::max(shared_momentum, std::sqrt(1 - together(slices)));
 }
 
 }  // namespace tessera

@@ -25,7 +25,8 @@ double shared_gain(const OuterSignals& signals, double momentum, std::int32_t sl
 /// coordinate, the less of its merged delta is more than noise; and the more slices jump together, the
 /// shorter each has to jump at once.
 double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots, std::int32_t slices);
-/// outer.cut_momentum = "auto": what a jump has to leave out now, momentum brings in the merges after it.
-double cut_momentum(std::int32_t slices);
+/// outer.cut_momentum = "auto": what a jump has to leave out now, momentum brings in the merges after it. At
+/// least the momentum of what is shared.
+double cut_momentum(std::int32_t slices, double shared_momentum);
 
 }  // namespace tessera

@@ -89,7 +89,7 @@ TEST(OuterGain, SlicesJumpShortAndReachTheMeanInTheEnd) {
   for (const std::int32_t slices : {2, 3, 4, 8, 64}) {
     SCOPED_TRACE(std::to_string(slices) + " slices");
     const OuterSignals signals{.agreement = 1};
-    const double momentum = cut_momentum(slices);
+    const double momentum = cut_momentum(slices, 0);
     const double lr = cut_gain(signals, momentum, slices, slices), end = slices > 2 ? 1 : 1.3;
     const auto rule = make_outer_rule("nesterov", momentum);
     std::vector<float> theta{0}, buffer{0};
@@ -103,7 +103,7 @@ TEST(OuterGain, SlicesJumpShortAndReachTheMeanInTheEnd) {
     }
     EXPECT_NEAR(theta[0] - before, end, 1e-3);
   }
-  EXPECT_EQ(cut_momentum(1), 0);
+  EXPECT_EQ(cut_momentum(2, 0.5), 0.5) << "no less than what is shared";
 }
 
 TEST(OuterGain, NoMomentumMakesSlicesGoFurtherThanTheMean) {
