@@ -54,6 +54,11 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
                  PlanSchedule::make(parts.specs, parts.family->cuts(), recipe.partial,
                                     static_cast<std::int32_t>(recipe.slots), parts.family->cost()));
   parts.plan = parts.schedule.at({0});
+  if (recipe.device != "cpu" && parts.family->frozen_rows() != FrozenRows::fp32) {
+    return fail(
+        ExitCode::usage, "device = \"", recipe.device,
+        "\" does not go with model.precision = \"bf16\", whose kernels are the CPU's; \"fp32\" runs there");
+  }
   if (parts.family->scales_loss() && !assemble_method(recipe, parts.specs)->steps_locally()) {
     return fail(
         ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
@@ -138,8 +143,10 @@ std::int32_t moving_slices(const Recipe& recipe) {
 double cut_momentum_of(const Recipe& recipe) {
   if (!std::isnan(recipe.outer.cut_momentum)) return recipe.outer.cut_momentum;
   if (recipe.outer.rule == "adam") return recipe.outer.momentum;  // its steps do not grow with the delta
+  if (!std::isnan(recipe.outer.cut_lr)) return 0;                 // it was made for the automatic rate
   // A slow copy follows a value that is kept anyway: nothing is left out that momentum could bring in.
-  return recipe.partial.owner_view == "fast" ? 0.0 : cut_momentum(moving_slices(recipe), recipe.outer.momentum);
+  return recipe.partial.owner_view == "fast" ? 0.0
+                                             : cut_momentum(moving_slices(recipe), recipe.outer.momentum);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "coordinator/cost.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
+#include "launch/open_device.h"
 #include "launch/process.h"
 #include "launch/report.h"
 #include "launch/run_directory.h"
@@ -74,6 +75,10 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
   TESSERA_TRY([&]() -> Status {
     auto model = assemble_model(*recipe, 256);
     return model.ok() ? Status() : Status(model.error());
+  }());
+  TESSERA_TRY([&]() -> Status {
+    auto device = open_device(recipe->device);
+    return device.ok() ? Status() : Status(device.error());
   }());
   const RunDirectory run(options.out.empty() ? default_out(options.recipe.file) : options.out);
   if (options.resume && run.exists()) TESSERA_TRY(run.await_free());

@@ -15,11 +15,13 @@ namespace {
 
 /// Big freed blocks go back to the allocator, not to the kernel, and lie on huge pages: measured 1.03-1.18x
 /// of a training step.
-std::map<std::string, std::string> worker_environment() {
-  if (std::getenv("GLIBC_TUNABLES") != nullptr) return {};
-  return {{"GLIBC_TUNABLES",
-           "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold="
-           "4294967296"}};
+constexpr const char* allocator_settings =
+    "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296";
+
+std::map<std::string, std::string> worker_environment(const std::string& number) {
+  std::map<std::string, std::string> environment{{"TESSERA_WORKER", number}};  // open_device() reads it
+  if (std::getenv("GLIBC_TUNABLES") == nullptr) environment.emplace("GLIBC_TUNABLES", allocator_settings);
+  return environment;
 }
 
 }  // namespace
@@ -47,7 +49,7 @@ ChildSpec worker_child(const RunDirectory& run, const NetSettings& net, std::int
   }
   return {.name = "worker " + text,
           .process = {.arguments = arguments,
-                      .environment = worker_environment(),
+                      .environment = worker_environment(text),
                       .output_file = run.text_log("worker-" + text)},
           .restart_arguments = {}};
 }

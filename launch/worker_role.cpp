@@ -10,6 +10,7 @@
 #include "launch/catalogs.h"
 #include "launch/config/parse.h"
 #include "launch/machine.h"
+#include "launch/open_device.h"
 #include "launch/run_directory.h"
 #include "launch/signals.h"
 #include "monitoring/log.h"
@@ -65,7 +66,8 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                                                        const std::string& data_folder) {
   TESSERA_ASSIGN(Recipe parsed, parse_recipe(recipe_text, "the job's recipe", {}, builtin_catalogs()));
   auto recipe = std::make_shared<Recipe>(std::move(parsed));
-  prepare_numerics(static_cast<int>(recipe->threads));
+  TESSERA_ASSIGN(const at::Device device, open_device(recipe->device));
+  prepare_numerics(static_cast<int>(recipe->threads), device);
   TESSERA_ASSIGN(DataParts data, assemble_data(*recipe, data_folder));
   TESSERA_ASSIGN(ModelParts model, assemble_model(*recipe, data.prepared.vocab));
   auto parts = std::make_unique<WorkerParts>();
@@ -87,6 +89,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
                 .lr_scale = recipe->partial.inner_lr_scale};
   parts->up = assemble_wire(recipe->codec.up, recipe->codec.up_feedback);
   parts->down = assemble_wire(recipe->codec.down, recipe->codec.down_feedback);
+  parts->device = device;
   parts->fast_for_all = fast_for_all(*recipe, model.plan);
   parts->slots = model.plan.slots;
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
@@ -111,7 +114,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   }
   parts->durability = recipe->durability == "machine" ? Durability::machine : Durability::process;
   parts->rounds = {recipe->rounds};
-  parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint()};
+  parts->ready = {.data = data.source->digest(), .numerics = numerics_fingerprint(device)};
   parts->data = std::move(data.source);
   parts->family = std::move(model.family);
   return parts;

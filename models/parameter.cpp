@@ -2,6 +2,7 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cstring>
@@ -63,6 +64,10 @@ void Parameter::write(const float* values) {
   const std::int64_t width = spec.row_size();
   if (!split()) {
     TESSERA_CHECK(full.scalar_type() == at::kFloat);
+    if (!full.is_cpu()) {
+      full.copy_(at::from_blob(const_cast<float*>(values), full.sizes(), full.options().device(at::kCPU)));
+      return;
+    }
     std::memcpy(full.mutable_data_ptr(), values, sizeof(float) * static_cast<std::size_t>(spec.elements()));
     return;
   }
@@ -113,15 +118,16 @@ void Parameter::divide(const std::vector<Rows>& ranges) {
     halves.push_back({rows, made(half, rows, at::kBFloat16)});
 }
 
-ParamStore::ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype, FrozenRows frozen)
-    : specs_(specs), dtype_(dtype) {
-  TESSERA_CHECK(frozen == FrozenRows::fp32 || dtype == at::kFloat);
+ParamStore::ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype, FrozenRows frozen,
+                       at::Device device)
+    : specs_(specs), dtype_(dtype), device_(device) {
+  TESSERA_CHECK(frozen == FrozenRows::fp32 || (dtype == at::kFloat && device.is_cpu()));
   for (const ParamSpec& spec : specs_) {
     Parameter parameter{.spec = spec, .full = {}, .leaves = {}, .halves = {}};
     if (frozen == FrozenRows::bf16 && is_matrix(spec)) {
       parameter.halves.push_back({{0, spec.rows()}, empty_rows(spec, spec.rows(), at::kBFloat16)});
     } else {
-      parameter.full = at::empty(spec.shape, at::TensorOptions().dtype(dtype));
+      parameter.full = at::empty(spec.shape, at::TensorOptions().dtype(dtype).device(device));
     }
     TESSERA_CHECK(params_.emplace(spec.name, std::move(parameter)).second, ": two parameters named ",
                   spec.name);

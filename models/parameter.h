@@ -39,7 +39,8 @@ struct Parameter {
   bool frozen() const { return leaves.empty(); }
   bool whole() const { return leaves.size() == 1 && leaves[0].rows.count() == spec.rows(); }
   bool split() const { return !full.defined(); }
-  /// Sets all values (fp32, `spec.elements()` of them); a split parameter rounds them where they are frozen.
+  /// Sets all values (fp32, `spec.elements()` of them, in the CPU's memory); a split parameter rounds them
+  /// where they are frozen.
   void write(const float* values);
   /// A tensor equal to `full` whose gradient flows to the leaves, for layers that do not know slices (biases,
   /// gains, embeddings). Exact, but saves no work; matrix products use sliced_linear instead.
@@ -57,15 +58,16 @@ enum class FrozenRows : std::uint8_t { fp32, bf16 };
 /// All parameters of one model replica.
 class ParamStore {
  public:
-  /// Uninitialised tensors of `dtype` (float or double) on the CPU; every parameter starts frozen. With
-  /// FrozenRows::bf16, for float alone and where why_not(Precision::bf16) is empty, matrices
+  /// Uninitialised tensors of `dtype` (float or double) on `device`; every parameter starts frozen. With
+  /// FrozenRows::bf16, for float alone, on the CPU, and where why_not(Precision::bf16) is empty, matrices
   /// (is_matrix) are split.
   ParamStore(const std::vector<ParamSpec>& specs, at::ScalarType dtype = at::kFloat,
-             FrozenRows frozen = FrozenRows::fp32);
+             FrozenRows frozen = FrozenRows::fp32, at::Device device = at::kCPU);
   Parameter& operator[](const std::string& name);
   const Parameter& operator[](const std::string& name) const;
   const std::vector<ParamSpec>& specs() const { return specs_; }
   at::ScalarType dtype() const { return dtype_; }
+  at::Device device() const { return device_; }
   std::map<std::string, Parameter>& all() { return params_; }
   const std::map<std::string, Parameter>& all() const { return params_; }
   /// Replaces the leaves: exactly `owned` is trainable afterwards. Rows of split parameters that come start
@@ -81,6 +83,7 @@ class ParamStore {
  private:
   std::vector<ParamSpec> specs_;
   at::ScalarType dtype_;
+  at::Device device_;
   std::map<std::string, Parameter> params_;
   std::shared_ptr<Arena> arena_ = std::make_shared<Arena>();
 };

@@ -59,7 +59,8 @@ OuterSignals signals_of(std::span<const Update> updates) {
   }
   OuterSignals signals;
   // |sum of m deltas|^2 = sum of squares + m (m - 1) products of two different ones.
-  if (shared.slot_squares > 0)
+  signals.has_agreement = shared.slot_squares > 0;
+  if (signals.has_agreement)
     signals.agreement = std::clamp((shared.sum_squares / shared.slot_squares - 1) / shared.pairs, 0.0, 1.0);
   if (shared.momentum_squares > 0 && shared.mean_squares > 0) {
     signals.persistence = shared.with_momentum / std::sqrt(shared.momentum_squares * shared.mean_squares);
@@ -81,7 +82,7 @@ double cut_gain(const OuterSignals& signals, double momentum, std::int32_t slots
   // have in common (Wiener). The step shrinks by how much less that is for m owners than for all K slots.
   const double rho = signals.agreement;
   const double m = std::min<double>(signals.cut_owners, slots), k = slots;
-  const double common = m / k * (1 + (k - 1) * rho) / (1 + (m - 1) * rho);
+  const double common = signals.has_agreement ? m / k * (1 + (k - 1) * rho) / (1 + (m - 1) * rho) : 1;
   const double at_once = std::min(common, together(slices)) / (1 + momentum);
   const double in_the_end = 1 - momentum;
   return reach(slices) * std::min(at_once, in_the_end);

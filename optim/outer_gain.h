@@ -10,7 +10,8 @@ namespace tessera {
 
 /// What the contributions of a merge say about it. Sums run over all coordinates of a kind.
 struct OuterSignals {
-  double agreement = 0;  ///< mean cosine of two slots' deltas over shared coordinates, clamped to [0, 1]
+  double agreement = 0;       ///< mean cosine of two slots' deltas over shared coordinates, clamped to [0, 1]
+  bool has_agreement = true;  ///< false: nothing shared by several slots has moved
   double persistence =
       0;               ///< cosine of the merged delta and the momentum over shared coordinates; 0: none yet
   double carried = 0;  ///< the momentum's part along the merged delta, in lengths of the delta; at least 0

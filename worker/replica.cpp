@@ -27,8 +27,18 @@ void mix(std::span<float> values, std::span<const float> own, double share) {
 
 }  // namespace
 
-Replica::Replica(const Family& family, CutSettings cut)
-    : family_(family), cut_(std::move(cut)), params_(family.specs(), at::kFloat, family.frozen_rows()) {}
+Replica::Replica(const Family& family, CutSettings cut, at::Device device)
+    : family_(family),
+      cut_(std::move(cut)),
+      params_(family.specs(), at::kFloat, family.frozen_rows(), device) {}
+
+void Replica::set_frozen(const std::function<void(ParamStore&)>& set) {
+  if (params_.device().is_cpu()) return set(params_);
+  ParamStore host(params_.specs());
+  set(host);
+  for (const auto& [name, parameter] : host.all())
+    params_[name].write(parameter.full.const_data_ptr<float>());
+}
 
 void Replica::write(const TensorMap& whole) {
   for (const auto& [name, tensor] : whole) {
@@ -43,7 +53,11 @@ void Replica::overlay(const TensorMap& pieces) {
     auto found = pieces.find(piece);
     if (found == pieces.end()) return;
     TESSERA_CHECK_EQ(leaf.value.nbytes(), found->second.bytes().size());
-    std::memcpy(leaf.value.mutable_data_ptr(), found->second.bytes().data(), leaf.value.nbytes());
+    if (leaf.value.is_cpu()) {
+      std::memcpy(leaf.value.mutable_data_ptr(), found->second.bytes().data(), leaf.value.nbytes());
+    } else {
+      leaf.value.detach().copy_(torch_view(found->second));
+    }
   });
 }
 

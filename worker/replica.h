@@ -2,6 +2,7 @@
 // slot's own rows differ from the committed parameters it adopted; the others' are parked. Where the family
 // holds frozen rows in bf16, those are the committed ones rounded, and own rows are fp32 all the same.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -25,11 +26,13 @@ struct CutSettings {
 
 class Replica {
  public:
-  explicit Replica(const Family& family, CutSettings cut = {});
+  explicit Replica(const Family& family, CutSettings cut = {}, at::Device device = at::kCPU);
 
   const Family& family() const { return family_; }
   ParamStore& params() { return params_; }
 
+  /// Values of parameters that no slot trains and no version brings; `set` writes into the CPU's memory.
+  void set_frozen(const std::function<void(ParamStore&)>& set);
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
   /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own

@@ -55,7 +55,8 @@ Trainer::Trainer(TrainerParts parts, TrainerSettings settings)
 }
 
 Objective::Value Trainer::forward(const TensorMap& tensors) {
-  const NamedTensors batch = torch_views(tensors);
+  NamedTensors batch = torch_views(tensors);
+  for (auto& [name, tensor] : batch) tensor = tensor.to(parts_.replica.params().device());
   return parts_.objective(parts_.replica.family().forward(parts_.replica.params(), batch), batch);
 }
 

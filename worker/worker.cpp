@@ -172,8 +172,8 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   if (!parts.ok()) return worker_event::ConfigureFailed{parts.error().code, parts.error().message};
   parts_ = std::move(*parts);
   parts_->cut.own_share = parts_->method->own_share();
-  replica_ = std::make_unique<Replica>(*parts_->family, parts_->cut);
-  if (parts_->set_frozen) parts_->set_frozen(replica_->params());
+  replica_ = std::make_unique<Replica>(*parts_->family, parts_->cut, parts_->device);
+  if (parts_->set_frozen) replica_->set_frozen(parts_->set_frozen);
   trainer_ = std::make_unique<Trainer>(
       TrainerParts{*replica_, *parts_->objective, *parts_->schedule, *parts_->data}, parts_->trainer);
   const std::shared_ptr<const OuterMethod> method = parts_->method;

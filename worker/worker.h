@@ -41,6 +41,7 @@ struct WorkerParts {
   std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
   CutSettings cut;
+  at::Device device = at::kCPU;                 ///< where parameters lie and steps are computed
   Wire up, down;                                ///< contributions, and updates of published versions
   bool fast_for_all = false;                    ///< WorkPlan::fast_for_all
   Durability durability = Durability::process;  ///< of slot states

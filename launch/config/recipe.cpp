@@ -71,12 +71,13 @@ void OuterSettings::fields(FieldVisitor& f) {
       cut_lr);
   Bounds momentum_or_auto = below_one();
   momentum_or_auto.choices = {"auto"};
-  f.field({"cut_momentum",
-           "outer momentum of what is cut (rules nesterov, adam); auto: with nesterov more of it the more "
-           "slices there are, as they must jump shorter, and none with partial.owner_view = \"fast\"; with "
-           "adam outer.momentum",
-           momentum_or_auto},
-          cut_momentum);
+  f.field(
+      {"cut_momentum",
+       "outer momentum of what is cut (rules nesterov, adam); auto: with nesterov more of it the more "
+       "slices there are, as they must jump shorter, and none with partial.owner_view = \"fast\" or with a "
+       "number as cut_lr; with adam outer.momentum",
+       momentum_or_auto},
+      cut_momentum);
   f.field(
       {"beta2", "rule adam: how much of the mean square of the deltas stays with each merge", below_one()},
       beta2);
@@ -184,7 +185,12 @@ Recipe::Recipe(const Catalogs& catalogs)
 
 void Recipe::fields(FieldVisitor& f) {
   f.field({"seed", "first values, data order and draws all follow from it", at_least(0)}, seed);
-  f.field({"device", "where tensors live; cuda comes with the CUDA build", one_of({"cpu"})}, device);
+  f.field({"device",
+           "where a worker computes; cuda needs the CUDA build's plug-in (docs/performance.md) and takes the "
+           "plain "
+           "block",
+           one_of({"cpu", "cuda"})},
+          device);
   f.field({"slots", "seats of the training: they fix plan, data and result", between(1, 4096)}, slots);
   f.field(
       {"workers", "processes that hold the slots, for speed alone: the result is the same; 0: one per slot",
@@ -246,6 +252,18 @@ std::vector<std::string> Recipe::problems() const {
         "gradients, "
         "not values of their own");
   }
+  if (outer.method.name == "eager" &&
+      (partial.average == "slots" || partial.replicas > 1 || partial.assign == "explicit")) {
+    say(partial.average == "slots" ? "partial.average = \"slots\""
+        : partial.replicas > 1     ? "partial.replicas"
+                                   : "partial.assign = \"explicit\"",
+        " does not go with outer.name = \"eager\", whose slots take their share of a mean over as many "
+        "owners for "
+        "all rows that they own");
+  }
+  if (outer.method.name == "local_sgd" && outer.rule == "adam") {
+    say("outer.rule = \"adam\" does not go with outer.name = \"local_sgd\", which takes the mean as it is");
+  }
   if (codec.up.name != exact_codec && partial.owner_view == "fast") {
     say("codec.up = \"", codec.up.name,
         "\" does not go with partial.owner_view = \"fast\": owners go on from the very values that they "
@@ -260,7 +278,7 @@ std::vector<std::string> Recipe::problems() const {
         "= "
         "\"fp32\"");
   }
-  const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.slices > 1;
+  const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.cut != "none";
   if (outer.rule == "adam" && outer.method.name != "local_sgd" && (std::isnan(outer.lr) || no_cut_rate)) {
     say(std::isnan(outer.lr) ? "outer.lr" : "outer.cut_lr",
         " = \"auto\" is for rules whose step grows with the change; give outer.rule = \"adam\" a number");

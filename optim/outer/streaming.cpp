@@ -17,7 +17,8 @@ struct StreamingSettings : Settings {
   std::int64_t tau = 0;
   double alpha = 0;
   void fields(FieldVisitor& f) override {
-    f.field({"fragments", "parts that are synchronised one after the other within sync.steps", at_least(1)},
+    f.field({"fragments", "parts that are synchronised one after the other within sync.steps",
+             between(1, 100000)},
             fragments);
     f.field({"pattern",
              "strided: fragment p has layers p, p + P, ...; sequential: neighbouring layers; balanced: "

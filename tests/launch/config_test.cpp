@@ -100,7 +100,7 @@ lease_seconds = 0
 [eval.every]
 x = 1
 )",
-                     {"sync.steps=0", "device=cuda", "inner", "generate.tokens=ten", "inner.weight_dekay=0"}),
+                     {"sync.steps=0", "device=cudo", "inner", "generate.tokens=ten", "inner.weight_dekay=0"}),
             R"(r.toml:1:8: seed wants a whole number, got "many"
 r.toml:3:11: workers = 3 are more than slots = 2: a worker without a slot has no work
 r.toml:4:8: mode must be one of exact, drop, got "exat"; did you mean exact?
@@ -117,7 +117,7 @@ r.toml:27:1: there is no setting inner.clipp; did you mean inner.clip?
 r.toml:30:17: net.lease_seconds must be between 0.1 and 3600, got 0
 r.toml:32:7: eval.every is a setting, not a table
 --set sync.steps: sync.steps must be at least 1, got 0
---set device: device must be cpu, got "cuda"
+--set device: device must be one of cpu, cuda, got "cudo"; did you mean cuda?
 --set generate.tokens: generate.tokens wants a whole number, got ten
 --set inner.weight_dekay: there is no setting inner.weight_dekay; did you mean inner.weight_decay?
 --set inner: wants setting=value, for example --set sync.steps=20)");

@@ -79,6 +79,8 @@ TEST(OuterGain, FallsAsFewerSlotsStandBehindASlice) {
   EXPECT_DOUBLE_EQ(gain(1, 8, 0), 1.3 / 8) << "nothing in common: as if the others had not moved";
   EXPECT_DOUBLE_EQ(gain(4, 8, 0.5), 1.3 * 0.5 * 4.5 / 2.5);
   EXPECT_DOUBLE_EQ(gain(1, 4, 0.5), 1.3 * 0.25 * 2.5);
+  EXPECT_DOUBLE_EQ(cut_gain({.has_agreement = false, .cut_owners = 1}, 0, 8, 4), 0.5)
+      << "nothing shared says how noisy they are: only the slices count";
   EXPECT_DOUBLE_EQ(gain(4, 8, 1, 2), 1.3) << "two slices do not yet overshoot";
   EXPECT_DOUBLE_EQ(gain(1, 8, 1, 8), 0.25) << "eight do, and then even the mean is not overshot";
 }
@@ -99,7 +101,9 @@ TEST(OuterGain, SlicesJumpShortAndReachTheMeanInTheEnd) {
     for (int step = 0; step < 1000; ++step) {
       before = theta[0];
       rule->apply(lr, theta, std::vector<double>{-1}, state);
-      if (step == 0) EXPECT_NEAR(theta[0], end * 2 / slices, 1e-5);
+      if (step == 0) {
+        EXPECT_NEAR(theta[0], end * 2 / slices, 1e-5);
+      }
     }
     EXPECT_NEAR(theta[0] - before, end, 1e-3);
   }

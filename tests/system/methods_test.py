@@ -53,6 +53,15 @@ class Methods(RunTest):
                                        *flags(["outer.name=streaming", "sync.steps=8"] + settings))
             self.assertIn(reason, refused.stderr)
 
+    def test_what_eager_and_local_sgd_cannot_do_is_refused_with_the_reason(self):
+        eager = ["outer.name=eager", "outer.lr=0.5", "outer.cut_lr=0.3"]
+        for settings, reason in ((eager + ["partial.average=slots"], "share of a mean"),
+                                 (eager + ["partial.replicas=2"], "share of a mean"),
+                                 (["outer.name=local_sgd", "outer.rule=adam"], "takes the mean as it is"),
+                                 (["outer.name=streaming", "outer.fragments=1000000000000"], "outer.fragments")):
+            refused = self.run_tessera("plan", self.recipe, code=2, *flags(settings))
+            self.assertIn(reason, refused.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -131,20 +131,22 @@ std::vector<Version> WorkerMachine::newest_versions() const {
 /// way it would bring what is out of date, or wait for a fragment while the others wait for another. Does
 /// nothing where every merge waits for every slot: no version is then newer than what the slot gave to.
 bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
-  std::vector<FragmentId> missed;
+  std::vector<FragmentId> newer;  // than what the slot works on
+  bool missed = false;            // a merge without it
   for (FragmentId f{0}; f.value < plan_->fragments; ++f.value) {
     const auto known = heads_.find(f);
     if (known == heads_.end()) return false;
-    const Version own{
-        std::max(slot.progress.adopted[f.value].value, slot.progress.pushed[f.value].value + 1)};
-    if (known->second.head.version <= own) continue;
+    const Version adopted = slot.progress.adopted[f.value], pushed = slot.progress.pushed[f.value];
+    if (known->second.head.version <= adopted) continue;
     if (!can_adopt(slot, f)) return false;
-    missed.push_back(f);
+    newer.push_back(f);
+    missed |= known->second.head.version.value > pushed.value + 1;
   }
   slot.came_back = false;
-  if (missed.empty() || plan_->fragments == 1) return true;  // a single one it adopts when it is due
+  if (!missed || plan_->fragments == 1) return true;  // a single one it adopts when it is due
   slot.progress.step = std::max(slot.progress.step, plan_->step_at(newest_versions()));
-  for (FragmentId f : missed) {
+  // Also what it gave to and would have adopted at a step that it leaves out.
+  for (FragmentId f : newer) {
     const FragmentHead& head = heads_.at(f).head;
     slot.progress.adopted[f.value] = head.version;
     adopt(id, slot, head);
