@@ -1,5 +1,5 @@
 // Codecs: stateless byte encodings of floats, for contributions and published updates. What keeps state
-// between merges is error feedback (comm/feedback.h), which works with any of them.
+// between merges is error feedback (comm/changes.h), which works with any of them.
 #pragma once
 #include <cstddef>
 #include <span>

@@ -5,11 +5,41 @@
 #include <cstring>
 
 namespace tessera {
+namespace {
+
+/// Calls visit(first, count, halves) for stretches of so many elements, with aligned room for their codes of
+/// 2 bytes: the bytes on the wire may lie at odd addresses.
+template <class Visit>
+void through_halves(std::size_t elements, Visit visit) {
+  constexpr std::size_t stretch = 2048;  // stays in the nearest cache
+  std::uint16_t halves[stretch];
+  for (std::size_t at = 0; at < elements; at += stretch)
+    visit(at, elements - at < stretch ? elements - at : stretch, halves);
+}
+
+}  // namespace
 
 Status check_encoded_size(const Codec& codec, const std::string& name, Bytes bytes, std::size_t elements) {
   if (bytes.size() == codec.encoded_bytes(elements)) return {};
   return fail(ExitCode::failed, name, ": ", bytes.size(), " bytes came for ", elements,
               " floats, which take ", codec.encoded_bytes(elements));
+}
+
+void HalfCodec::encode(std::span<const float> values, MutableBytes bytes) const {
+  TESSERA_CHECK_EQ(bytes.size(), encoded_bytes(values.size()));
+  through_halves(values.size(), [&](std::size_t at, std::size_t count, std::uint16_t* halves) {
+    to_(values.data() + at, static_cast<std::int64_t>(count), halves);
+    std::memcpy(bytes.data() + 2 * at, halves, 2 * count);
+  });
+}
+
+Status HalfCodec::decode(Bytes bytes, std::span<float> values) const {
+  TESSERA_TRY(check_encoded_size(*this, name_, bytes, values.size()));
+  through_halves(values.size(), [&](std::size_t at, std::size_t count, std::uint16_t* halves) {
+    std::memcpy(halves, bytes.data() + 2 * at, 2 * count);
+    from_(halves, static_cast<std::int64_t>(count), values.data() + at);
+  });
+  return {};
 }
 
 BlockCodec::BlockCodec(std::string name, std::size_t bits, const BlockSettings& settings,

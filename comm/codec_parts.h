@@ -1,5 +1,5 @@
-// What several codecs share: the refusal of a wrong number of bytes, and the layout of blocks that have a
-// scale each.
+// What several codecs share: the refusal of a wrong number of bytes, codes of 2 bytes each, and the layout of
+// blocks that have a scale each.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -12,15 +12,21 @@ namespace tessera {
 /// Refuses bytes that are not as many as so many floats take.
 Status check_encoded_size(const Codec& codec, const std::string& name, Bytes bytes, std::size_t elements);
 
-/// Calls visit(first, count, halves) for stretches of so many elements, with aligned room for their codes of
-/// 2 bytes: the bytes on the wire may lie at odd addresses.
-template <class Visit>
-void through_halves(std::size_t elements, Visit visit) {
-  constexpr std::size_t stretch = 2048;  // stays in the nearest cache
-  std::uint16_t halves[stretch];
-  for (std::size_t at = 0; at < elements; at += stretch)
-    visit(at, elements - at < stretch ? elements - at : stretch, halves);
-}
+/// A code of 2 bytes for each value.
+class HalfCodec : public Codec {
+ public:
+  using To = decltype(CodecKernels::to_fp16);
+  using From = decltype(CodecKernels::from_fp16);
+  HalfCodec(std::string name, To to, From from) : name_(std::move(name)), to_(to), from_(from) {}
+  std::size_t encoded_bytes(std::size_t elements) const override { return elements * 2; }
+  void encode(std::span<const float> values, MutableBytes bytes) const override;
+  Status decode(Bytes bytes, std::span<float> values) const override;
+
+ private:
+  std::string name_;
+  To to_;
+  From from_;
+};
 
 struct BlockSettings : Settings {
   std::int64_t block = 256;

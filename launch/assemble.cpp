@@ -59,13 +59,14 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         ExitCode::usage, "device = \"", recipe.device,
         "\" does not go with model.precision = \"bf16\", whose kernels are the CPU's; \"fp32\" runs there");
   }
-  if (parts.family->scales_loss() && !assemble_method(recipe, parts.specs)->steps_locally()) {
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, parts.specs);
+  if (parts.family->scales_loss() && !method->steps_locally()) {
     return fail(
         ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
   }
-  const std::vector<std::string> problems = assemble_method(recipe, parts.specs)->problems();
+  const std::vector<std::string> problems = method->problems();
   if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
 }

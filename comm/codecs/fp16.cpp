@@ -1,32 +1,14 @@
 // IEEE half precision, rounded to nearest even: |error| <= 2^-11 |x|, or 2^-25 below 2^-14. What rounds
 // beyond 65504 becomes infinite.
-#include <cstring>
-
 #include "comm/codec_parts.h"
 
 namespace tessera {
 namespace {
 
-class Fp16 final : public Codec {
+class Fp16 final : public HalfCodec {
  public:
-  Fp16(const NoSettings&, const Context&) {}
-  std::size_t encoded_bytes(std::size_t elements) const override { return elements * 2; }
-
-  void encode(std::span<const float> values, MutableBytes bytes) const override {
-    TESSERA_CHECK_EQ(bytes.size(), encoded_bytes(values.size()));
-    through_halves(values.size(), [&](std::size_t at, std::size_t count, std::uint16_t* halves) {
-      codec_kernels().to_fp16(values.data() + at, static_cast<std::int64_t>(count), halves);
-      std::memcpy(bytes.data() + 2 * at, halves, 2 * count);
-    });
-  }
-  Status decode(Bytes bytes, std::span<float> values) const override {
-    TESSERA_TRY(check_encoded_size(*this, "fp16", bytes, values.size()));
-    through_halves(values.size(), [&](std::size_t at, std::size_t count, std::uint16_t* halves) {
-      std::memcpy(halves, bytes.data() + 2 * at, 2 * count);
-      codec_kernels().from_fp16(halves, static_cast<std::int64_t>(count), values.data() + at);
-    });
-    return {};
-  }
+  Fp16(const NoSettings&, const Context&)
+      : HalfCodec("fp16", codec_kernels().to_fp16, codec_kernels().from_fp16) {}
 };
 
 TESSERA_REGISTER(Codec, fp16, Fp16, NoSettings,

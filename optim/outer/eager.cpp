@@ -33,8 +33,7 @@ class Eager final : public OuterMethod {
     };
     refuse(std::isnan(asked_.lr), "outer.lr = \"auto\"",
            "slots take a share of the outer step before the merge is made; give it a number");
-    refuse(asked_.slices > 1 && (std::isnan(cut_.lr) || std::isnan(cut_.momentum)),
-           std::isnan(cut_.lr) ? "outer.cut_lr = \"auto\"" : "outer.cut_momentum = \"auto\"",
+    refuse(asked_.slices > 1 && std::isnan(cut_.lr), "outer.cut_lr = \"auto\"",
            "slots take a share of the outer step before the merge is made; give it a number");
     refuse(asked_.rule == "adam", "outer.rule = \"adam\"", "a share of its step is not the step of a share");
     refuse(asked_.weight_decay != 0, "outer.weight_decay", "slots cannot take a share of it beforehand");
