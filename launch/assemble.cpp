@@ -66,6 +66,13 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
   }
+  const std::unique_ptr<InnerOptimizer> inner = assemble_inner(recipe);
+  if (hands_over(recipe, *method) &&
+      inner->moments_per_parameter(true) != inner->moments_per_parameter(false)) {
+    return fail(ExitCode::usage, "inner.name = \"", recipe.inner.optimizer.name,
+                "\" keeps other moments of some parameters than of others, which "
+                "partial.rotate_state = \"hand_over\" cannot pass on; set it to \"reset\"");
+  }
   const std::vector<std::string> problems = method->problems();
   if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
@@ -195,13 +202,15 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<InnerOptimizer> inner = assemble_inner(recipe);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
   return {.tokens_per_step = tokens,
           .sequences = static_cast<double>(recipe.batch),
           .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
           .steps = method->steps_per_merge(),
-          .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
+          .moments =
+              [inner](const ParamSpec& spec) { return inner->moments_per_parameter(is_hidden_matrix(spec)); },
           .anchor = method->steps_locally(),
           .bytes_up = bytes_per_parameter(recipe.codec.up),
           .bytes_down = bytes_per_parameter(recipe.codec.down),

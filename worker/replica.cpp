@@ -165,7 +165,8 @@ std::vector<Piece> Replica::pieces() {
                       .value = leaf.value.detach(),
                       .gradient = leaf.value.grad(),
                       .decay = parameter.spec.decay,
-                      .lr_scale = lr_scale});
+                      .lr_scale = lr_scale,
+                      .hidden = is_hidden_matrix(parameter.spec)});
   });
   return pieces;
 }
