@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/set_numbers.h"
 #include "base/text.h"
 #include "comm/codec.h"
 #include "comm/hash.h"
@@ -26,16 +27,33 @@ std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
 }
 
 /// Bytes of a piece of so many parameters.
-std::function<double(std::int64_t)> bytes_of(const Choice& choice) {
-  const std::shared_ptr<const Codec> codec = make<Codec>(choice, {});
-  return [codec](std::int64_t elements) {
+using PieceBytes = std::function<double(std::int64_t)>;
+PieceBytes bytes_of(const Wire& wire) {
+  return [codec = wire.codec](std::int64_t elements) {
     return static_cast<double>(codec->encoded_bytes(static_cast<std::size_t>(elements)));
   };
 }
 
-double bytes_per_parameter(const Choice& codec) {
+double per_parameter(const PieceBytes& bytes) {
   constexpr std::int64_t many = 1 << 20;
-  return bytes_of(codec)(many) / static_cast<double>(many);
+  return bytes(many) / static_cast<double>(many);
+}
+
+/// What a recipe asks for that this method's way of encoding does not allow.
+std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& method) {
+  std::vector<std::string> found;
+  if (!assemble_up(recipe, method).rounds()) return found;
+  const std::string name = "outer.name = \"" + recipe.outer.method.name + "\"";
+  if (method.encoding() && make<Codec>(recipe.codec.up, {})->carries_values() == false) {
+    found.push_back("codec.up = \"" + recipe.codec.up.name + "\" does not go with " + name +
+                    ", which says itself how contributions are encoded; leave it at \"fp32\"");
+  }
+  if (method.payload() == Payload::delta) {
+    found.push_back("codec.up = \"" + recipe.codec.up.name + "\" does not go with " + name +
+                    ", whose slots do not start from the version that their change would be counted from; "
+                    "set codec.up = \"fp32\"");
+  }
+  return found;
 }
 
 }  // namespace
@@ -66,7 +84,8 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
   }
-  const std::vector<std::string> problems = method->problems();
+  std::vector<std::string> problems = method->problems();
+  for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));
   if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
 }
@@ -162,6 +181,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = moving_slices(recipe),
+                               .seed = static_cast<std::uint64_t>(recipe.seed),
                                .adam = {recipe.outer.beta2, recipe.outer.epsilon},
                                .weight_decay = recipe.outer.weight_decay,
                                .restart_every = recipe.outer.restart_every,
@@ -171,16 +191,24 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
-Wire assemble_wire(const Choice& codec, double feedback) {
-  return {make<Codec>(codec, {}), feedback};
+Wire assemble_up(const Recipe& recipe, const OuterMethod& method) {
+  const std::optional<Encoding> own = method.encoding();
+  if (!own) return {make<Codec>(recipe.codec.up, {}), recipe.codec.up_feedback};
+  const std::unique_ptr<Settings> settings = Registry<Codec>::builtin().make_settings(own->codec);
+  set_numbers(*settings, own->settings);
+  return {Registry<Codec>::builtin().make(own->codec, *settings, {}), own->feedback};
 }
 
-MergeSettings merge_settings(const Recipe& recipe, const Plan& plan) {
+Wire assemble_down(const Recipe& recipe) {
+  return {make<Codec>(recipe.codec.down, {}), recipe.codec.down_feedback};
+}
+
+MergeSettings merge_settings(const Recipe& recipe, const OuterMethod& method, const Plan& plan) {
   return {.cut = plan.cut_params(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .average_over =
               recipe.partial.average == "slots" ? static_cast<std::int32_t>(recipe.slots) : std::int32_t{0},
-          .brings_changes = assemble_wire(recipe.codec.up, 0).rounds()};
+          .brings_changes = assemble_up(recipe, method).rounds()};
 }
 
 bool fast_for_all(const Recipe& recipe, const Plan& plan) {
@@ -197,17 +225,18 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
+  const PieceBytes up = bytes_of(assemble_up(recipe, *method)), down = bytes_of(assemble_down(recipe));
   return {.tokens_per_step = tokens,
           .sequences = static_cast<double>(recipe.batch),
           .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
           .steps = method->steps_per_merge(),
           .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
           .anchor = method->steps_locally(),
-          .bytes_up = bytes_per_parameter(recipe.codec.up),
-          .bytes_down = bytes_per_parameter(recipe.codec.down),
-          .piece_bytes_up = bytes_of(recipe.codec.up),
-          .piece_bytes_down = bytes_of(recipe.codec.down),
-          .updates = assemble_wire(recipe.codec.down, 0).rounds(),
+          .bytes_up = per_parameter(up),
+          .bytes_down = per_parameter(down),
+          .piece_bytes_up = up,
+          .piece_bytes_down = down,
+          .updates = assemble_down(recipe).rounds(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};
 }

@@ -87,8 +87,8 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->cut = {.params = model.plan.cut_params(),
                 .keeps_fast = recipe->partial.owner_view == "fast",
                 .lr_scale = recipe->partial.inner_lr_scale};
-  parts->up = assemble_wire(recipe->codec.up, recipe->codec.up_feedback);
-  parts->down = assemble_wire(recipe->codec.down, recipe->codec.down_feedback);
+  parts->up = assemble_up(*recipe, *parts->method);
+  parts->down = assemble_down(*recipe);
   parts->device = device;
   parts->fast_for_all = fast_for_all(*recipe, model.plan);
   parts->slots = model.plan.slots;
