@@ -42,17 +42,24 @@ double per_parameter(const PieceBytes& bytes) {
 /// What a recipe asks for that this method's way of encoding does not allow.
 std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& method) {
   std::vector<std::string> found;
-  if (!assemble_up(recipe, method).rounds()) return found;
-  const std::string name = "outer.name = \"" + recipe.outer.method.name + "\"";
-  if (method.encoding() && make<Codec>(recipe.codec.up, {})->carries_values() == false) {
-    found.push_back("codec.up = \"" + recipe.codec.up.name + "\" does not go with " + name +
-                    ", which says itself how contributions are encoded; leave it at \"fp32\"");
+  const std::string name = "\" does not go with outer.name = \"" + recipe.outer.method.name + "\"";
+  const auto rounds = [](const Choice& codec) { return !make<Codec>(codec, {})->carries_values(); };
+  const auto refuse = [&](const char* way, const Choice& codec, const char* reason) {
+    found.push_back(std::string("codec.") + way + " = \"" + codec.name + name + reason);
+  };
+  if (rounds(recipe.codec.up)) {
+    if (method.encoding())
+      refuse("up", recipe.codec.up,
+             ", which says itself how contributions are encoded; leave it at \"fp32\"");
+    if (method.payload() == Payload::delta)
+      refuse("up", recipe.codec.up,
+             ", whose slots do not start from the version that their change would be counted from; set "
+             "codec.up = \"fp32\"");
+    if (method.share() < 1)
+      refuse("up", recipe.codec.up, ", of which few values travel, as they are; set codec.up = \"fp32\"");
   }
-  if (method.payload() == Payload::delta) {
-    found.push_back("codec.up = \"" + recipe.codec.up.name + "\" does not go with " + name +
-                    ", whose slots do not start from the version that their change would be counted from; "
-                    "set codec.up = \"fp32\"");
-  }
+  if (rounds(recipe.codec.down) && method.share() < 1)
+    refuse("down", recipe.codec.down, ", of which few values travel, as they are; set codec.down = \"fp32\"");
   return found;
 }
 
@@ -136,9 +143,36 @@ ClipSettings clip_settings(const Recipe& recipe) {
           .max_norm = recipe.inner.clip};
 }
 
-bool hands_over(const Recipe& recipe, const OuterMethod& method) {
-  return recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
-         method.steps_locally();
+HandOver assemble_hand_over(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
+  const std::vector<std::string> moments = assemble_gradient_step(recipe, model.specs)->state_names();
+  const PlanSchedule& schedule = model.schedule;
+  if (recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
+      method.steps_locally()) {
+    return {
+        .moments = moments,
+        .params = schedule.cut_parameters(),
+        .rows = [schedule](const std::string&, SlotId slot,
+                           Version version) { return schedule.handed_over(slot, version); },
+        .is_due = [schedule](const std::string&, Version version) { return schedule.changes_at(version); }};
+  }
+  HandOver averaged;
+  std::map<std::string, std::int64_t> every;
+  for (const std::string& moment : moments) {
+    every[moment] = method.merges_per_moment(moment);
+    if (every[moment] > 0) averaged.moments.push_back(moment);
+  }
+  if (!averaged.is_on()) return averaged;
+  for (const ParamSpec& spec : model.specs) {
+    if (spec.role == Role::weight) averaged.params.push_back(spec.name);
+  }
+  averaged.is_due = [every](const std::string& moment, Version version) {
+    return version.value % every.at(moment) == 0;
+  };
+  averaged.rows = [schedule, is_due = averaged.is_due](const std::string& moment, SlotId slot,
+                                                       Version version) {
+    return is_due(moment, {version.value + 1}) ? schedule.owned(slot, version) : RowSet();
+  };
+  return averaged;
 }
 
 std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
@@ -191,6 +225,19 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
+namespace {
+
+/// Moments of a row that travel with a merge because the method averages them, on average.
+double moments_per_merge(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
+  double sum = 0;
+  if (recipe.partial.rotate_every > 0) return sum;  // those that are handed over are not counted here
+  for (const std::string& moment : assemble_hand_over(recipe, model, method).moments)
+    sum += 1 / static_cast<double>(method.merges_per_moment(moment));
+  return sum;
+}
+
+}  // namespace
+
 Wire assemble_up(const Recipe& recipe, const OuterMethod& method) {
   const std::optional<Encoding> own = method.encoding();
   if (!own) return {make<Codec>(recipe.codec.up, {}), recipe.codec.up_feedback};
@@ -225,7 +272,14 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
-  const PieceBytes up = bytes_of(assemble_up(recipe, *method)), down = bytes_of(assemble_down(recipe));
+  const double moments = moments_per_merge(recipe, model, *method), share = method->share();
+  const auto on_the_wire = [&](const Wire& wire) -> PieceBytes {
+    if (share == 1 && moments == 0) return bytes_of(wire);
+    return [encoded = bytes_of(wire), share, moments](std::int64_t elements) {
+      return share * encoded(elements) + moments * 4 * static_cast<double>(elements);
+    };
+  };
+  const PieceBytes up = on_the_wire(assemble_up(recipe, *method)), down = on_the_wire(assemble_down(recipe));
   return {.tokens_per_step = tokens,
           .sequences = static_cast<double>(recipe.batch),
           .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
@@ -236,7 +290,7 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .bytes_down = per_parameter(down),
           .piece_bytes_up = up,
           .piece_bytes_down = down,
-          .updates = assemble_down(recipe).rounds(),
+          .updates = assemble_down(recipe).rounds() || share < 1,
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};
 }

@@ -11,6 +11,7 @@
 #include "base/tensor.h"
 #include "comm/changes.h"
 #include "coordinator/cost.h"
+#include "coordinator/hand_over.h"
 #include "coordinator/merge.h"
 #include "data/prepare.h"
 #include "data/source.h"
@@ -57,8 +58,9 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const s
 /// An inner optimizer on merged gradients; its state_names() are those of the slots' inner optimizers.
 std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
                                                      const std::vector<ParamSpec>& specs);
-/// Whether moments travel with slices that change owners. Where the coordinator steps, it keeps them anyway.
-bool hands_over(const Recipe& recipe, const OuterMethod& method);
+/// Which moments travel: with slices that change owners (where the coordinator steps, it keeps them anyway),
+/// or because the method averages them.
+HandOver assemble_hand_over(const Recipe& recipe, const ModelParts& model, const OuterMethod& method);
 ClipSettings clip_settings(const Recipe& recipe);
 /// The codecs of contributions (the recipe's, or the method's own) and of what is published, with their
 /// shares of error feedback.

@@ -95,11 +95,9 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };
-  if (hands_over(*recipe, *parts->method)) {
-    parts->hands_over = [schedule = model.schedule](SlotId slot, Version version) {
-      return schedule.handed_over(slot, version);
-    };
-  }
+  HandOver moments = assemble_hand_over(*recipe, model, *parts->method);
+  parts->moments = std::move(moments.moments);
+  parts->brings_moments = std::move(moments.rows);
   const bool frozen = std::any_of(model.specs.begin(), model.specs.end(),
                                   [](const ParamSpec& spec) { return spec.role == Role::frozen; });
   if (frozen) {
