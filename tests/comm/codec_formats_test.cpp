@@ -344,7 +344,9 @@ TEST(CodecFormats, TopkOfTwoBitsSendsTheSamePlacesAsWithFloats) {
       error += std::pow(static_cast<double>(coarse[i] - fine[i]), 2);
       square += std::pow(static_cast<double>(fine[i]), 2);
     }
-    if (values.size() > 1000) EXPECT_LT(error / square, 0.12);
+    if (values.size() > 1000) {
+      EXPECT_LT(error / square, 0.12);
+    }
   }
 }
 

@@ -227,7 +227,8 @@ TEST(Sparta, DrawsTheSameCoordinatesForAllAndEachEquallyOften) {
     EXPECT_NE(all, *make_sparta(0.02, 0, {.lr = 1, .seed = 6})->coordinates(version, spec, {0, 100}));
     Positions joined;
     for (const Rows rows : {Rows{0, 13}, Rows{13, 14}, Rows{14, 100}}) {
-      for (std::int64_t i : *method->coordinates(version, spec, rows)) joined.push_back(i + 10 * rows.begin);
+      const Positions part = *method->coordinates(version, spec, rows);
+      for (std::int64_t i : part) joined.push_back(i + 10 * rows.begin);
     }
     EXPECT_EQ(joined, all);
   }
