@@ -244,10 +244,10 @@ Status Coordinator::perform(const action::Merge& merge) {
   }
   const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
-  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version))
-    merge_moments(parts_.hand_over, moments, parts_.specs, outer_);
+  merge_moments(parts_.hand_over, version, moments, parts_.specs, outer_);
   TensorMap update;
   if (parts_.down.rounds()) update = round_update(sealed.fragment, base, outcome.uncovered_rows);
+  if (parts_.method->share() < 1) update = sparse_update_to(sealed.fragment, version);
   const auto merged_at = std::chrono::steady_clock::now();
   // Slices whose turn comes later have no owner, and are not missed.
   RowSet missed = outcome.uncovered_rows;

@@ -91,6 +91,10 @@ class Coordinator {
   Result<TensorMap> contribution_of(const MergeKey& key, const Buffer& bytes, const std::string& where) const;
   /// Makes a merged fragment what its update carries of the change from `base`; the update's tensors.
   TensorMap round_update(FragmentId fragment, const TensorMap& base, const RowSet& unmoved);
+  /// The same where only some coordinates travel.
+  TensorMap sparse_update_to(FragmentId fragment, Version version) const;
+  /// Makes the pieces of a contribution whole that some coordinates of came.
+  Status fill_in(const MergeKey& key, const RowSet& expected, TensorMap& tensors) const;
   /// Parameters and moments of a contribution are those of the rows that the slot owns.
   Status validate(const MergeKey& key, TensorMap tensors) const;
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers

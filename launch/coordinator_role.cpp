@@ -46,15 +46,6 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   return settings;
 }
 
-HandOver hand_over_of(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
-  if (!hands_over(recipe, method)) return {};
-  const PlanSchedule& schedule = model.schedule;
-  return {.moments = assemble_gradient_step(recipe, model.specs)->state_names(),
-          .params = schedule.cut_parameters(),
-          .rows = [schedule](SlotId slot, Version version) { return schedule.handed_over(slot, version); },
-          .is_due = [schedule](Version version) { return schedule.changes_at(version); }};
-}
-
 class LiveRole final : public CoordinatorRole {
  public:
   Status open(const RunDirectory& run, const Recipe& recipe, CoordinatorSurroundings surroundings) {
@@ -69,10 +60,10 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
-        .merge = merge_settings(recipe, model.plan),
-        .hand_over = hand_over_of(recipe, model, *method),
-        .up = assemble_wire(recipe.codec.up, recipe.codec.up_feedback),
-        .down = assemble_wire(recipe.codec.down, recipe.codec.down_feedback),
+        .merge = merge_settings(recipe, *method, model.plan),
+        .hand_over = assemble_hand_over(recipe, model, *method),
+        .up = assemble_up(recipe, *method),
+        .down = assemble_down(recipe),
         .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),

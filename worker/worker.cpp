@@ -81,9 +81,12 @@ void Worker::fetch(const worker_action::Fetch& action) {
 
 Result<Blob> Worker::made_of(const Blob& update, const worker_action::Fetch& wanted) {
   const auto base = blobs_.find(wanted.update->base);
-  if (base == blobs_.end() || !parts_ || !parts_->down.rounds())
+  const bool is_sparse = parts_ && parts_->method->share() < 1;
+  if (base == blobs_.end() || !parts_ || !(is_sparse || parts_->down.rounds()))
     return fail(ExitCode::failed, "the version before is not here any more");
-  TESSERA_ASSIGN(Buffer parameters, apply_update(parts_->down, base->second.buffer, update.buffer));
+  TESSERA_ASSIGN(Buffer parameters,
+                 is_sparse ? apply_sparse_update(base->second.buffer, update.buffer, coordinates())
+                           : apply_update(parts_->down, base->second.buffer, update.buffer));
   Blob made(std::move(parameters));
   if (made.digest != wanted.blob.digest)
     return fail(ExitCode::failed, "it makes other parameters of the version before than were published");
@@ -146,7 +149,12 @@ Status Worker::adopt(const worker_action::Adopt& action) {
   }
   SlotRun& run = runs_.at(action.slot);
   change_owned(run, action, parameters);
-  replica_->adopt(run, parameters, action.fast ? &fast : nullptr);
+  Replica::Taken taken;
+  if (parts_->method->share() < 1)
+    taken = [this, version = action.head.version.value](const ParamSpec& spec, Rows rows) {
+      return parts_->method->coordinates(version, spec, rows);
+    };
+  replica_->adopt(run, parameters, action.fast ? &fast : nullptr, taken);
   return {};
 }
 
@@ -265,6 +273,10 @@ void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, Tens
     replica_->rest(run);
     run.own(std::move(owned), action.step - run.skipped(), replica_->params().specs(), handed);
   }
+  const bool averages = std::any_of(parts_->moments.begin(), parts_->moments.end(), [&](const auto& moment) {
+    return parts_->method->merges_per_moment(moment) > 0;
+  });
+  if (averages && !handed.empty()) run.replace_moments(handed);
 }
 
 WorkerEvent Worker::work(const worker_action::Run& action) {
@@ -306,12 +318,13 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
       part = encode_pieces(parts_->up, part, is_gradient ? nullptr : &run.adopted, run.residuals);
-    if (parts_->hands_over) {
-      RowSet moving = parts_->hands_over(run.slot, known.version);
+    thin_out(part, known.version);
+    for (const std::string& moment : parts_->moments) {
+      RowSet moving = parts_->brings_moments(moment, run.slot, known.version);
       std::erase_if(moving, [&](const auto& rows) {
         return std::find(names.begin(), names.end(), rows.first) == names.end();
       });
-      part.merge(run.moments_of(moving, replica_->params().specs()));
+      part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
