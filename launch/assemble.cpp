@@ -167,6 +167,8 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .restart_every = recipe.outer.restart_every,
                                .rotates = recipe.partial.rotate_every > 0,
                                .keeps_fast = recipe.partial.owner_view == "fast",
+                               .drops = recipe.mode == "drop",
+                               .quorum = static_cast<std::int32_t>(recipe.sync.quorum),
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

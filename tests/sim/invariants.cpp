@@ -105,7 +105,7 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
       fail(detail::describe("I2: the contribution of slot ", c.key.slot, " from version ", c.key.version,
                             " of ", where, " was applied twice"));
     }
-    if (settings_.arrivals_per_merge == 0 && c.key.version != sealed.version)
+    if (!settings_.any_version() && c.key.version != sealed.version)
       fail("I4: a stale contribution is in " + where);
     auto made = made_.find(c.digest);
     if (made == made_.end()) return fail("a contribution that nobody made is in " + where);
@@ -180,7 +180,7 @@ bool Invariants::is_stale(const event::Arrived& event, const State& state) const
   const SlotLedger::Given& given = slot.given[offer->key.fragment.value];
   if (offer->key.version <= given.version || offer->key.version > head) return true;
   // Drop mode hears of a slot that was left out, and leases it again.
-  return settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && offer->key.version != head;
+  return !settings_.any_version() && settings_.mode == Mode::exact && offer->key.version != head;
 }
 
 void Invariants::after_stale(const event::Arrived& event, const Ledger& before, const State& state,
@@ -206,7 +206,8 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   const std::size_t slots = settings_.slots(), fragments = state.fragments.size();
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
-  if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments) {
+  const std::size_t stay = settings_.arrivals_per_merge > 0 ? slots : 0;  // versions that may be fetched still
+  if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments + stay) {
     fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ",
                           staged, " staged, ", offered, " offered"));
   }
