@@ -77,7 +77,7 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
       auto theta = w->fetched.find(adopt->head.parameters.digest);
       if (theta == w->fetched.end()) return invariants_.fail("a worker adopts what it did not fetch");
       ToySlot& slot = w->slots[adopt->slot];
-      slot.replica[adopt->head.fragment.value] = theta->second;
+      slot.replica[adopt->head.fragment.value] = slot.start[adopt->head.fragment.value] = theta->second;
       slot.coordinate = settings_.owned(adopt->slot, adopt->head.version).at("w").front().begin;
       invariants_.adopted(adopt->head, theta->second);
     } else if (const auto* release = std::get_if<act::Release>(&action)) {
@@ -193,6 +193,7 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
   if (const auto* restore = std::get_if<act::Restore>(&action)) {
     ToySlot& slot = w.slots[restore->slot] = ToySlot{};
     slot.replica.resize(fragments());
+    slot.start.resize(fragments());
     if (restore->state.is_zero()) return ev::Restored{restore->slot, restore->attempt, std::nullopt};
     if (chance(faults_.lost_state)) disk_.slot_states.erase(restore->state);
     auto found = disk_.slot_states.find(restore->state);

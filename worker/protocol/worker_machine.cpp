@@ -306,6 +306,7 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
     known->second = Head{head, save_state};
   }
   if (!plan_ || !plan_->fetch_when_due) want(head.parameters, head.update);
+  if (plan_ && plan_->own_clocks && head.version >= plan_->rounds) drop_offers_to(head.fragment);
   want_fast_values();
 }
 

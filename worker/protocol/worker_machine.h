@@ -280,6 +280,7 @@ class WorkerMachine {
   bool all_heads_fetched();
   const FragmentHead* aim_at(Slot& slot, FragmentId fragment, Version required);
   void give_up(const Digest& aim);
+  void drop_offers_to(FragmentId fragment);
   bool evaluate();
   void request_evaluation(Version version);
   bool finished(const Slot& slot) const;

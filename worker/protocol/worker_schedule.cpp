@@ -192,6 +192,22 @@ bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
   return true;
 }
 
+/// Of a fragment that has had its last merge nothing is taken any more, and other offers wait behind it.
+void WorkerMachine::drop_offers_to(FragmentId fragment) {
+  for (auto& [id, slot] : slots_) {
+    if (slot.unanswered.empty()) continue;
+    const bool waited = slot.unanswered.front().offer.key.fragment == fragment;
+    std::erase_if(slot.unanswered, [&](const Unanswered& unanswered) {
+      const Offer& offer = unanswered.offer;
+      if (offer.key.fragment != fragment) return false;
+      emit(act::Withdraw{offer.contribution.digest});
+      if (offer.slot_state_blob) emit(act::Withdraw{offer.slot_state_blob->digest});
+      return true;
+    });
+    if (waited && !slot.unanswered.empty()) send_first_offer(slot);
+  }
+}
+
 bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
   for (FragmentId fragment : duties.adopt) {
     Version& adopted = slot.progress.adopted[fragment.value];
@@ -218,6 +234,8 @@ std::vector<KnownVersion> WorkerMachine::wanted_pushes(const Slot& slot) const {
   std::vector<KnownVersion> pushes;
   for (FragmentId fragment : plan_->duties(slot.progress.step - 1).push) {
     const Version version = slot.progress.adopted[fragment.value];
+    const auto known = heads_.find(fragment);
+    if (known != heads_.end() && known->second.head.version >= plan_->rounds) continue;
     if (version < plan_->rounds && slot.progress.pushed[fragment.value] < version)
       pushes.push_back({fragment, version});
   }
