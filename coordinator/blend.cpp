@@ -98,10 +98,10 @@ void blend(const OuterMethod& method, const ParamSpec& spec, const std::vector<c
   const auto width = static_cast<std::size_t>(spec.row_size());
   for (auto bound = bounds.begin(); bound != bounds.end() && std::next(bound) != bounds.end(); ++bound) {
     const Rows rows{*bound, *std::next(bound)};
-    const std::span<const float> from =
-        start.empty() ? start
-                      : start.subspan(static_cast<std::size_t>(rows.begin) * width,
-                                      static_cast<std::size_t>(rows.count()) * width);
+    const std::span<const float> from = start.empty()
+                                            ? start
+                                            : start.subspan(static_cast<std::size_t>(rows.begin) * width,
+                                                            static_cast<std::size_t>(rows.count()) * width);
     std::vector<Change> changes;
     for (const Held& part : held) {
       if (part.rows.begin <= rows.begin && rows.end <= part.rows.end)

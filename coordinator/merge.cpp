@@ -304,7 +304,8 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
         spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
     Mean mean(rest.first(values.size()), spec.rows());
     rest = rest.subspan(values.size());
-    const std::span<const float> start = from_start ? std::span<const float>(values) : std::span<const float>();
+    const std::span<const float> start =
+        from_start ? std::span<const float>(values) : std::span<const float>();
     if (spec.role == Role::weight && method_->weighs()) {
       blend(*method_, spec, ordered, start, {mean.sum, mean.owners, mean.squares});
     } else {

@@ -107,9 +107,8 @@ bool Step::waits_for_merge(const MergeKey& key) const {
   const auto is_it = [&](const StagedRecord& c) {
     return c.key.slot == key.slot && c.key.version == key.version;
   };
-  const bool sealed =
-      ledger.sealed &&
-      std::any_of(ledger.sealed->contributions.begin(), ledger.sealed->contributions.end(), is_it);
+  const bool sealed = ledger.sealed && std::any_of(ledger.sealed->contributions.begin(),
+                                                   ledger.sealed->contributions.end(), is_it);
   return sealed || std::any_of(ledger.staged.begin(), ledger.staged.end(),
                                [&](const StagedEntry& entry) { return is_it(entry.record); });
 }
@@ -304,7 +303,8 @@ void Step::merged(const event::Merged& event) {
   const std::uint64_t parameters = event.update ? event.update->blob.size : event.parameters.size;
   // Of versions that are single contributions, everybody takes one after its own.
   commit.totals.bytes_down =
-      (parameters + fast) * (s_.settings.arrivals_per_merge > 0 ? sealed.contributions.size() : holders.size());
+      (parameters + fast) *
+      (s_.settings.arrivals_per_merge > 0 ? sealed.contributions.size() : holders.size());
   const std::size_t before = out_.actions.size();
   append(commit);
   because(detail::describe("version ", event.version, " committed"));

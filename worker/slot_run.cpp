@@ -236,12 +236,10 @@ std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   return aged;
 }
 
-TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view,
-                         const TensorMap& bases) const {
+TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view, const TensorMap& bases) const {
   TensorMap state;
   for (const auto& [piece, tensor] : bases) state.emplace(std::string(base_prefix) + piece, tensor);
-  if (left_out > 0)
-    state.emplace(left_out_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {left_out}));
+  if (left_out > 0) state.emplace(left_out_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {left_out}));
   for (const auto& [name, tensor] : view) state.emplace(std::string(view_prefix) + name, tensor);
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
@@ -269,8 +267,7 @@ bool SlotRun::park_above(const TensorMap& bases) {
   for (const auto& [name, base] : bases) {
     const PieceRows piece = rows_of_piece(name, base.shape.empty() ? 1 : base.shape[0]);
     const auto viewed = adopted.find(piece.param);
-    if (viewed == adopted.end() || viewed->second.shape.empty() ||
-        piece.rows.end > viewed->second.shape[0])
+    if (viewed == adopted.end() || viewed->second.shape.empty() || piece.rows.end > viewed->second.shape[0])
       return false;
     parked.emplace(name, viewed->second.rows(piece.rows).clone());
     HostTensor whole = viewed->second.clone();

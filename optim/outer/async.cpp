@@ -1,6 +1,6 @@
-// Asynchronous local SGD with delayed Nesterov (arXiv 2401.09135): every slot pushes at its own pace, and each
-// contribution makes a version as it arrives. Plain momentum misleads there: it would be applied K times as
-// often, to changes counted from older versions. So N arrivals are gathered first, g being a change:
+// Asynchronous local SGD with delayed Nesterov (arXiv 2401.09135): every slot pushes at its own pace, and
+// each contribution makes a version as it arrives. Plain momentum misleads there: it would be applied K times
+// as often, to changes counted from older versions. So N arrivals are gathered first, g being a change:
 //   D += g / N
 //   every N-th arrival:  m = beta m + D;  theta -= eps ((1 - c N + c) beta m + g / N);  D = 0
 //   any other:           theta -= eps (c beta m + g / N)
@@ -94,8 +94,8 @@ class Async final : public OuterMethod {
   bool changes_pushes() const override { return true; }
   void push(const OwnRows& own) const override {
     for (std::size_t i = 0; i < own.value.size(); ++i)
-      own.brought[i] = static_cast<float>(static_cast<double>(own.committed[i]) -
-                                          static_cast<double>(own.value[i]));
+      own.brought[i] =
+          static_cast<float>(static_cast<double>(own.committed[i]) - static_cast<double>(own.value[i]));
   }
 
   bool weighs() const override { return true; }

@@ -1,7 +1,7 @@
-// Decoupled DiLoCo (arXiv 2604.21428): streaming's fragments, but every slot keeps a clock of its own. In mode
-// drop a fragment is merged when a few slots reported, after a wait that none of them notices; who comes later
-// brings its change to the next merge, counted from the version that it started from, and takes whatever
-// version is the newest when its own time to adopt has come. Mode exact waits for everybody.
+// Decoupled DiLoCo (arXiv 2604.21428): streaming's fragments, but every slot keeps a clock of its own. In
+// mode drop a fragment is merged when a few slots reported, after a wait that none of them notices; who comes
+// later brings its change to the next merge, counted from the version that it started from, and takes
+// whatever version is the newest when its own time to adopt has come. Mode exact waits for everybody.
 #include <algorithm>
 #include <cmath>
 
@@ -35,15 +35,15 @@ struct DecoupledSettings : Settings {
              "the mean; mean: of all the mean",
              one_of({"radial", "mean"})},
             merge);
-    f.field({"weights",
-             "what a contribution counts: tokens: units x units per step; equal: all the same",
+    f.field({"weights", "what a contribution counts: tokens: units x units per step; equal: all the same",
              one_of({"tokens", "equal"})},
             weights);
-    f.field({"grace",
-             "mode drop: share of the time that slots have until they adopt that a merge with its quorum waits "
-             "for more contributions; 0: none",
-             at_least(0)},
-            grace);
+    f.field(
+        {"grace",
+         "mode drop: share of the time that slots have until they adopt that a merge with its quorum waits "
+         "for more contributions; 0: none",
+         at_least(0)},
+        grace);
     f.field({"grace_cap", "mode drop: seconds that it waits at most", between(0, 1e7)}, grace_cap);
   }
 };
@@ -66,8 +66,7 @@ class Copy final : public FieldVisitor {
   void field(const FieldInfo&, std::vector<double>&) override {}
   void field(const FieldInfo&, std::vector<std::string>&) override {}
   void group(const FieldInfo&, Settings&) override {}
-  void choice(const FieldInfo&, std::string&, const SettingsCatalog&,
-              std::unique_ptr<Settings>&) override {}
+  void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {}
 
  private:
   DecoupledSettings from_;
@@ -105,10 +104,11 @@ class Decoupled final : public OuterMethod {
            "versions say who owns a slice, and here slots work on different ones");
     const std::int64_t quorum = asked_.quorum, slots = asked_.slots;
     if (asked_.drops && quorum > 1 && quorum < slots && slots <= settings_.fragments * (quorum - 1)) {
-      found.push_back(detail::describe(
-          "sync.quorum = ", quorum, " is too much for ", slots, " slots and outer.fragments = ",
-          settings_.fragments, ": each of them could wait for another fragment than the others, none of which "
-          "would reach it; set 1, or all slots"));
+      found.push_back(
+          detail::describe("sync.quorum = ", quorum, " is too much for ", slots,
+                           " slots and outer.fragments = ", settings_.fragments,
+                           ": each of them could wait for another fragment than the others, none of which "
+                           "would reach it; set 1, or all slots"));
     }
     return found;
   }
@@ -128,8 +128,8 @@ class Decoupled final : public OuterMethod {
   bool changes_pushes() const override { return true; }
   void push(const OwnRows& own) const override {
     for (std::size_t i = 0; i < own.value.size(); ++i)
-      own.brought[i] = static_cast<float>(static_cast<double>(own.committed[i]) -
-                                          static_cast<double>(own.value[i]));
+      own.brought[i] =
+          static_cast<float>(static_cast<double>(own.committed[i]) - static_cast<double>(own.value[i]));
   }
 
   bool weighs() const override { return true; }

@@ -213,7 +213,8 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   const std::size_t slots = settings_.slots(), fragments = state.fragments.size();
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
-  const std::size_t stay = settings_.arrivals_per_merge > 0 ? slots : 0;  // versions that may be fetched still
+  const std::size_t stay =
+      settings_.arrivals_per_merge > 0 ? slots : 0;  // versions that may be fetched still
   if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments + stay) {
     fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ",
                           staged, " staged, ", offered, " offered"));

@@ -10,9 +10,8 @@ Digest digest_of(const Coordinates& values) {
 }
 
 Digest ToyContribution::digest() const {
-  return digest_of(
-      Coordinates{slot.value, static_cast<std::int64_t>(coordinate), own, shared, own_start, shared_start,
-                  finite ? 1 : 0});
+  return digest_of(Coordinates{slot.value, static_cast<std::int64_t>(coordinate), own, shared, own_start,
+                               shared_start, finite ? 1 : 0});
 }
 
 Digest ToySlot::digest() const {
@@ -57,7 +56,8 @@ void train_step(ToySlot& slot, SlotId id) {
 ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragment) {
   const Coordinates& replica = slot.replica[fragment.value];
   const Coordinates& start = slot.start[fragment.value];
-  return {id, slot.coordinate, replica[slot.coordinate], replica.back(), start[slot.coordinate], start.back()};
+  return {id,          slot.coordinate, replica[slot.coordinate], replica.back(), start[slot.coordinate],
+          start.back()};
 }
 
 ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions, bool changes,

@@ -25,7 +25,7 @@ inline bool is_exact(Method method) {
   return method == Method::diloco || method == Method::rotating || method == Method::streaming ||
          method == Method::eager;
 }
-inline constexpr Method all_methods[] = {Method::diloco,      Method::rotating, Method::streaming,
+inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
                                          Method::async,  Method::drop,     Method::streaming_drop,
                                          Method::eager,  Method::decoupled};
 const char* name_of(Method method);

@@ -87,7 +87,8 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
     }
   }
   const std::size_t aims = scenario_.method == Method::async ? static_cast<std::size_t>(slots_) : 0;
-  if (w->fetched.size() > 2 * fragments() + 2 + aims || w->offered.size() > 2 * std::size_t(slots_) * fragments()) {
+  if (w->fetched.size() > 2 * fragments() + 2 + aims ||
+      w->offered.size() > 2 * std::size_t(slots_) * fragments()) {
     invariants_.fail("I7: a worker keeps more blobs than it needs");
   }
 }

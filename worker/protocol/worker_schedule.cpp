@@ -84,7 +84,8 @@ bool WorkerMachine::all_heads_fetched() {
 bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
   if (!all_heads_fetched()) return false;
   for (std::int32_t f = 0; f < plan_->fragments; ++f) {
-    if (!can_adopt(slot, FragmentId{f})) return false;  // a newer version was published while it was being restored
+    if (!can_adopt(slot, FragmentId{f}))
+      return false;  // a newer version was published while it was being restored
   }
   slot.fresh = false;
   slot.progress.step = plan_->step_at(newest_versions());
