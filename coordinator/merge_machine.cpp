@@ -301,10 +301,10 @@ void Step::merged(const event::Merged& event) {
   }
   const std::uint64_t fast = event.fast && s_.settings.fast_for_all ? event.fast->size : 0;
   const std::uint64_t parameters = event.update ? event.update->blob.size : event.parameters.size;
-  // Of versions that are single contributions, everybody takes one after its own.
-  commit.totals.bytes_down =
-      (parameters + fast) *
-      (s_.settings.arrivals_per_merge > 0 ? sealed.contributions.size() : holders.size());
+  commit.totals.bytes_down = (parameters + fast) * holders.size();
+  // Of versions that are single contributions, everybody takes one after its own, as a whole.
+  if (s_.settings.arrivals_per_merge > 0)
+    commit.totals.bytes_down = event.parameters.size * sealed.contributions.size();
   const std::size_t before = out_.actions.size();
   append(commit);
   because(detail::describe("version ", event.version, " committed"));
