@@ -138,10 +138,9 @@ Status Coordinator::perform(const Action& action) {
             TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
             const Offer& offer = fetched->second.offer;
             const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
-            if (offer.slot_state_blob) {
-              slot_states_[offer.key.slot] = {offer.slot_state,
-                                              fetched->second.blobs.at(offer.slot_state_blob->digest).buffer};
-            }
+            if (offer.slot_state_blob)
+              keep_slot_state(offer.key.slot, offer.slot_state,
+                              fetched->second.blobs.at(offer.slot_state_blob->digest).buffer);
             fetched_.erase(fetched);
             return staged;
           },
@@ -235,7 +234,11 @@ Status Coordinator::perform(const action::Merge& merge) {
     TESSERA_ASSIGN(TensorMap tensors,
                    contribution_of(record.key, bytes, "staged contribution " + record.digest.hex()));
     moments.push_back(take_moments(tensors));
-    inputs.push_back({record.key.slot, std::move(tensors)});
+    inputs.push_back({record.key.slot,
+                      std::move(tensors),
+                      {.staleness = sealed.version.value - record.key.version.value,
+                       .steps = static_cast<std::int64_t>(record.work.steps),
+                       .units = record.work.units}});
   }
   TensorMap base;
   if (parts_.down.rounds()) {
@@ -328,7 +331,7 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     metrics_.add(metric::checkpoint_failures);
     return {};
   }
-  slot_states_.clear();
+  if (!state_.settings.any_version()) slot_states_.clear();
   record_checkpoint(seconds(std::chrono::steady_clock::now() - begin), bytes_of(shards));
   return {};
 }

@@ -103,6 +103,7 @@ class Coordinator {
   /// The same for a slot that is away in mode drop: as the newest checkpoint has it, or fresh. `digest`
   /// becomes that of what is returned; zero and nothing for fresh.
   std::optional<Buffer> older_slot_state(SlotId slot, Digest& digest) const;
+  void keep_slot_state(SlotId slot, const Digest& digest, const Buffer& state);
   bool all_were_exact() const;
   bool is_wanted(const Digest& staged) const;
   /// `update`: the tensors of an update on the newest published version; empty: there is none.
@@ -129,8 +130,8 @@ class Coordinator {
   };
   std::map<SlotId, Fetching> fetching_;
   std::map<MergeKey, Fetching> fetched_;  ///< valid, to be staged
-  std::map<SlotId, std::pair<Digest, Buffer>>
-      slot_states_;  ///< for the next checkpoint: digest and encoded state
+  /// For the next checkpoint: encoded states by digest.
+  std::map<SlotId, std::map<Digest, Buffer>> slot_states_;
   struct PhaseSeconds {
     double wire = 0;                   ///< of all contributions, from asking for one to having it
     double commit = 0;                 ///< snapshot and offer

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/text.h"
+#include "coordinator/blend.h"
 
 namespace tessera {
 namespace {
@@ -303,8 +304,13 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
         spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
     Mean mean(rest.first(values.size()), spec.rows());
     rest = rest.subspan(values.size());
-    mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>(),
-              spec.role == Role::weight ? settings_.average_over : 0);
+    const std::span<const float> start =
+        from_start ? std::span<const float>(values) : std::span<const float>();
+    if (spec.role == Role::weight && method_->weighs()) {
+      blend(*method_, spec, ordered, start, {mean.sum, mean.owners, mean.squares});
+    } else {
+      mean.take(spec, ordered, start, spec.role == Role::weight ? settings_.average_over : 0);
+    }
     if (spec.role == Role::buffer) {
       store_buffer_mean(spec, mean, values);
       continue;

@@ -21,6 +21,7 @@ namespace tessera {
 struct MergeInput {
   SlotId slot;
   TensorMap pieces;
+  Brought brought{};
 };
 
 struct MergeOutcome {

@@ -34,6 +34,13 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   metrics_.add(metric::flops_saved, std::max(0.0, work.flops_uncut - work.flops));
   if (work.loss_weight > 0) metrics_.set(metric::loss, work.loss_sum / work.loss_weight);
   if (commit.totals.uncovered > 0) metrics_.add(metric::uncovered_rounds);
+  std::int64_t oldest = 0, late = 0;
+  for (const std::int64_t staleness : commit.totals.staleness) {
+    oldest = std::max(oldest, staleness);
+    late += staleness > 0 ? 1 : 0;
+  }
+  metrics_.set(metric::staleness, static_cast<double>(oldest));
+  metrics_.add(metric::late, static_cast<double>(late));
   metrics_.set(metric::uncovered_coordinates, static_cast<double>(commit.totals.uncovered));
   metrics_.add(metric::left_out, static_cast<double>(commit.left_out.size()));
   if (!commit.left_out.empty()) metrics_.set(metric::exact, 0);
@@ -99,6 +106,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   row["bytes_up"] = totals.bytes_up;
   row["bytes_down"] = totals.bytes_down;
   row["contributions"] = totals.contributions;
+  if (!totals.staleness.empty()) row["staleness"] = totals.staleness;
   row["uncovered"] = totals.uncovered;
   for (SlotId slot : commit.left_out) row["left_out"].push_back(slot.value);
   for (const HeldSlice& slice : commit.held) row["held"][slice.name] = slice.merges;

@@ -51,10 +51,9 @@ std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& 
     if (method.encoding())
       refuse("up", recipe.codec.up,
              ", which says itself how contributions are encoded; leave it at \"fp32\"");
-    if (method.payload() == Payload::delta)
+    if (!method.own_state_names().empty())
       refuse("up", recipe.codec.up,
-             ", whose slots do not start from the version that their change would be counted from; set "
-             "codec.up = \"fp32\"");
+             ", whose slots go on from what they bring, which must arrive as it is; set codec.up = \"fp32\"");
     if (method.share() < 1)
       refuse("up", recipe.codec.up, ", of which few values travel, as they are; set codec.up = \"fp32\"");
   }
@@ -228,6 +227,8 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .restart_every = recipe.outer.restart_every,
                                .rotates = recipe.partial.rotate_every > 0,
                                .keeps_fast = recipe.partial.owner_view == "fast",
+                               .drops = recipe.mode == "drop",
+                               .quorum = static_cast<std::int32_t>(recipe.sync.quorum),
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }

@@ -30,6 +30,9 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.quorum = static_cast<std::int32_t>(recipe.sync.quorum);
   settings.deadline = from_seconds(recipe.sync.deadline);
   settings.arrivals_per_merge = method.arrivals_per_merge();
+  settings.takes_late = method.takes_late();
+  settings.window = method.grace();
+  if (settings.window && settings.quorum == 0) settings.quorum = 1;
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);

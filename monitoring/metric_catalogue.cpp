@@ -25,6 +25,17 @@ const MetricInfo uncovered_coordinates{
     "Trainable coordinates that had no contribution in the newest merge; alert when above 0.",
     "",
     {}};
+const MetricInfo staleness{
+    "tessera_staleness",
+    Type::gauge,
+    "Versions made since the oldest contribution to the newest merge started (methods async, decoupled).",
+    "",
+    {}};
+const MetricInfo late{"tessera_late_contributions_total",
+                      Type::counter,
+                      "Contributions merged although newer versions had been made since they started.",
+                      "",
+                      {}};
 const MetricInfo held_slices{
     "tessera_held_slices",
     Type::gauge,
@@ -153,6 +164,8 @@ const std::vector<const MetricInfo*>& catalogue() {
                                                   &held_slices,
                                                   &held_rounds,
                                                   &left_out,
+                                                  &staleness,
+                                                  &late,
                                                   &units,
                                                   &flops,
                                                   &flops_saved,

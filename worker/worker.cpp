@@ -194,6 +194,8 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
                       return method->step_at(versions);
                     },
                 .fast_for_all = parts_->fast_for_all,
+                .own_clocks = method->takes_late(),
+                .fetch_when_due = method->arrivals_per_merge() > 0,
                 .duties =
                     [method](std::int64_t step) {
                       const Due due = method->due(step);
@@ -271,7 +273,7 @@ void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, Tens
   }
   if (owned != run.owned) {
     replica_->rest(run);
-    run.own(std::move(owned), action.step - run.skipped(), replica_->params().specs(), handed);
+    run.own(std::move(owned), run.updates(), replica_->params().specs(), handed);
   }
   const bool averages = std::any_of(parts_->moments.begin(), parts_->moments.end(), [&](const auto& moment) {
     return parts_->method->merges_per_moment(moment) > 0;
@@ -281,7 +283,7 @@ void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, Tens
 
 WorkerEvent Worker::work(const worker_action::Run& action) {
   SlotRun& run = runs_.at(action.slot);
-  run.step = action.first;
+  run.go_to(action.first);
   run.work.wait_seconds += std::exchange(idle_seconds_, 0);
   if (Status status = trainer_->step(run); !status.ok()) stop_with(status.error());
   return worker_event::Ran{action.slot, action.attempt, 1};
@@ -300,6 +302,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
   const Instant begin = clock_.now();
   replica_->activate(run);
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
+  const bool is_change = parts_->method->payload() != Payload::theta_end;
   const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
   worker_event::Contributed contributed{.slot = action.slot,
                                         .attempt = action.attempt,
@@ -317,7 +320,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     }
     if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
-      part = encode_pieces(parts_->up, part, is_gradient ? nullptr : &run.adopted, run.residuals);
+      part = encode_pieces(parts_->up, part, is_change ? nullptr : &run.adopted, run.residuals);
     thin_out(part, known.version);
     for (const std::string& moment : parts_->moments) {
       RowSet moving = parts_->brings_moments(moment, run.slot, known.version);
@@ -328,7 +331,8 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     }
     contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
   }
-  const TensorMap state = run.state(action.progress, view_after(run, action.progress));
+  const TensorMap view = view_after(run, action.progress);
+  const TensorMap state = run.state(action.progress, view, bases_of(run, view));
   contributed.slot_state = state_digest(state);
   const Blob encoded(encode_safetensors(state));
   TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));
