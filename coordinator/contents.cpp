@@ -84,17 +84,25 @@ TensorMap Coordinator::fragment_state(FragmentId fragment) const {
   return tensors;
 }
 
-FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
-                                     TensorMap update) {
-  TensorMap tensors = fragment_parameters(fragment);
-  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version)) {
-    for (const auto& [name, tensor] : fragment_state(fragment)) {
-      if (!name.starts_with(moment_prefix)) continue;
-      tensors.emplace(name, tensor);
-      if (!update.empty()) update.emplace(name, tensor);
-    }
+TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
+  TensorMap moments;
+  if (!parts_.hand_over.is_on() || !parts_.hand_over.is_due(version)) return moments;
+  for (const auto& [name, tensor] : fragment_state(fragment)) {
+    if (name.starts_with(moment_prefix)) moments.emplace(name, tensor);
   }
-  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
+  return moments;
+}
+
+Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
+  TensorMap tensors = fragment_parameters(fragment);
+  tensors.merge(handed_over(fragment, version));
+  return Blob(
+      encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
+}
+
+FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
+                                     const Blob& parameters, TensorMap update) {
+  const BlobRef ref = endpoint_.offer(parameters);
   std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
   FragmentHead head{fragment, version, ref, chain, std::nullopt};
   if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
@@ -102,6 +110,7 @@ FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const
     offered.push_back(head.fast->digest);
   }
   if (!update.empty()) {
+    update.merge(handed_over(fragment, version));
     const Digest base = state_.fragments[fragment.value].head.parameters.digest;
     head.update = {endpoint_.offer(Blob(encode_safetensors(update))), base};
     offered.push_back(head.update->blob.digest);

@@ -61,6 +61,8 @@ class LiveRole final : public CoordinatorRole {
     TESSERA_ASSIGN(const DataParts data, assemble_data(recipe));
     TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, data.prepared.vocab));
     const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+    MergeSettings merge = merge_settings(recipe, model.plan);
+    merge.threads = surroundings.threads;
     CoordinatorParts parts{
         .settings = settings_of(recipe, model, *method, surroundings.expected_workers),
         .store = {.run = run.path(),
@@ -69,7 +71,7 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
-        .merge = merge_settings(recipe, model.plan),
+        .merge = std::move(merge),
         .hand_over = hand_over_of(recipe, model, *method),
         .up = assemble_wire(recipe.codec.up, recipe.codec.up_feedback),
         .down = assemble_wire(recipe.codec.down, recipe.codec.down_feedback),
