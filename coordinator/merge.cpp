@@ -1,7 +1,6 @@
 #include "coordinator/merge.h"
 
 #include <algorithm>
-#include <bit>
 #include <charconv>
 #include <cmath>
 #include <deque>
@@ -10,6 +9,7 @@
 
 #include "base/parallel.h"
 #include "base/text.h"
+#include "coordinator/kernels/kernels.h"
 #include "coordinator/slot_mean.h"
 
 namespace tessera {
@@ -115,16 +115,6 @@ std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec,
   return brought;
 }
 
-/// Whether all are finite: infinities and NaNs are those whose exponent is all ones.
-bool are_finite(std::span<const float> values) {
-  std::uint32_t any = 0;
-  for (const float value : values) {
-    const std::uint32_t exponent = std::bit_cast<std::uint32_t>(value) & 0x7f800000u;
-    any |= exponent == 0x7f800000u ? 1u : 0u;
-  }
-  return any == 0;
-}
-
 Status check_piece(const std::string& name, const HostTensor& tensor,
                    const std::vector<std::int64_t>& shape) {
   if (tensor.dtype != DType::f32) {
@@ -138,7 +128,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor,
   if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
     return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
   }
-  if (are_finite(values)) return {};
+  if (merge_kernels().finite(values.data(), values.size())) return {};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
