@@ -66,7 +66,10 @@ struct Update {
   std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+  int threads = 1;     ///< that may share the work on it; changes no bit
 };
+/// rule.apply() on all of an update.
+void apply_rule(const OuterRule& rule, double lr, const Update& update);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
 /// `version` is made.

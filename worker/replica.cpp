@@ -199,6 +199,14 @@ TensorMap Replica::own_values() {
   return values;
 }
 
+TensorMap Replica::own_views() {
+  TensorMap values;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    values.emplace(name, host_view(leaf.value));
+  });
+  return values;
+}
+
 TensorMap Replica::own_gradients() {
   TensorMap gradients;
   for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {

@@ -155,6 +155,8 @@ Status Worker::adopt(const worker_action::Adopt& action) {
       return parts_->method->coordinates(version, spec, rows);
     };
   replica_->adopt(run, parameters, action.fast ? &fast : nullptr, taken);
+  log_debug("slot ", action.slot, ", fragment ", action.head.fragment, ": has adopted version ",
+            action.head.version);
   return {};
 }
 
@@ -300,10 +302,14 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
 
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
+  for (const KnownVersion& known : action.fragments)
+    log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
   const bool is_change = parts_->method->payload() != Payload::theta_end;
-  const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
+  const TensorMap own = is_gradient                        ? replica_->own_gradients()
+                        : parts_->method->changes_pushes() ? replica_->own_values()
+                                                           : replica_->own_views();
   worker_event::Contributed contributed{.slot = action.slot,
                                         .attempt = action.attempt,
                                         .parts = {},
@@ -329,7 +335,9 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       });
       part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
-    contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
+    contributed.parts.push_back(
+        {known.fragment, endpoint_.offer(Blob(encode_safetensors(
+                             part, {}, [this](std::size_t size) { return endpoint_.allocate(size); })))});
   }
   const TensorMap view = view_after(run, action.progress);
   const TensorMap state = run.state(action.progress, view, bases_of(run, view));
