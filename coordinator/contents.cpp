@@ -96,8 +96,7 @@ TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
 Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
   TensorMap tensors = fragment_parameters(fragment);
   tensors.merge(handed_over(fragment, version));
-  return Blob(
-      encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
+  return Blob(encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
 }
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,

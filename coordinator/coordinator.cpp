@@ -224,8 +224,7 @@ void Coordinator::finish_fetch(SlotId slot) {
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const Instant begin = clock_.now();
-  auto contribution =
-      contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
+  auto contribution = contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
   const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;

@@ -136,9 +136,10 @@ class Coordinator {
   std::map<SlotId, std::pair<Digest, Buffer>>
       slot_states_;  ///< for the next checkpoint: digest and encoded state
   struct PhaseSeconds {
-    double wire = 0;                   ///< of all contributions, from asking for one to having it
-    double commit = 0;                 ///< snapshot and offer
-    std::map<std::string, double> parts;  ///< of these and of merge; of all contributions where there are several
+    double wire = 0;    ///< of all contributions, from asking for one to having it
+    double commit = 0;  ///< snapshot and offer
+    std::map<std::string, double>
+        parts;  ///< of these and of merge; of all contributions where there are several
     std::vector<double> step_by_slot;  ///< of compute; 0: the slot brought nothing
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made

@@ -109,8 +109,9 @@ std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec,
   std::vector<std::vector<BroughtRows>> brought;
   for (const MergeInput* input : inputs) {
     auto& rows = brought.emplace_back();
-    for_each_piece(input->pieces, spec,
-                   [&](Rows piece, std::span<const float> values) { rows.push_back({piece, values}); });
+    for_each_piece(input->pieces, spec, [&](Rows piece, std::span<const float> values) {
+      rows.push_back({piece, values});
+    });
   }
   return brought;
 }

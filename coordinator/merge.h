@@ -43,7 +43,7 @@ struct MergeSettings {
   /// partial.average = "slots": divide by so many instead of by the m owners that contributed. 0: by owners.
   std::int32_t average_over = 0;
   bool brings_changes =
-      false;  ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
+      false;        ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
   int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 

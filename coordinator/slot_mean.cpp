@@ -16,7 +16,7 @@ std::int64_t block_rows(std::size_t width) {
 }
 
 void divide_by(std::int32_t divisor, std::span<double> values) {
-  if (divisor < 2) return;  // dividing by one changes nothing
+  if (divisor < 2) return;                                         // dividing by one changes nothing
   if (std::has_single_bit(static_cast<std::uint32_t>(divisor))) {  // the same bits, several times as fast
     const double factor = 1.0 / divisor;
     merge_kernels().scale(values.data(), values.size(), factor);
@@ -48,8 +48,7 @@ void SlotMean::take(std::size_t block) {
     for (const BroughtRows& piece : slot) {
       const Rows common{std::max(rows.begin, piece.rows.begin), std::min(rows.end, piece.rows.end)};
       if (common.count() > 0)
-        add(common,
-            piece.values.data() + static_cast<std::size_t>(common.begin - piece.rows.begin) * width_);
+        add(common, piece.values.data() + static_cast<std::size_t>(common.begin - piece.rows.begin) * width_);
     }
   }
   divide(rows, block);

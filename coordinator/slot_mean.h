@@ -17,9 +17,9 @@ struct BroughtRows {
 
 class SlotMean {
  public:
-  /// `brought`: by every slot, in slot order. `start`: what differences are formed from, start - value; empty:
-  /// the values themselves are averaged. `average_over`: the divisor, 0 for the owners that brought a row.
-  /// `mean` is written where there are owners; `spec` and the spans must outlive the object.
+  /// `brought`: by every slot, in slot order. `start`: what differences are formed from, start - value;
+  /// empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners that brought a
+  /// row. `mean` is written where there are owners; `spec` and the spans must outlive the object.
   SlotMean(const ParamSpec& spec, std::vector<std::vector<BroughtRows>> brought, std::span<const float> start,
            std::int32_t average_over, std::span<double> mean);
 

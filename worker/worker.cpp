@@ -292,7 +292,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
-  const TensorMap own = is_gradient                          ? replica_->own_gradients()
+  const TensorMap own = is_gradient                        ? replica_->own_gradients()
                         : parts_->method->changes_pushes() ? replica_->own_values()
                                                            : replica_->own_views();
   worker_event::Contributed contributed{.slot = action.slot,
@@ -319,9 +319,9 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       });
       part.merge(run.moments_of(moving, replica_->params().specs()));
     }
-    contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part, {}, [this](std::size_t size) {
-                                 return endpoint_.allocate(size);
-                               })))});
+    contributed.parts.push_back(
+        {known.fragment, endpoint_.offer(Blob(encode_safetensors(
+                             part, {}, [this](std::size_t size) { return endpoint_.allocate(size); })))});
   }
   const TensorMap state = run.state(action.progress, view_after(run, action.progress));
   contributed.slot_state = state_digest(state);

@@ -231,8 +231,8 @@ std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
     const Instant due = fetch.mapped.keep ? now
-                        : fetch.blocked ? now + soon
-                                        : std::min(fetch.retry_at, fetch.progress + options_.give_up);
+                        : fetch.blocked   ? now + soon
+                                          : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;
   }
   return next;

@@ -51,9 +51,9 @@ class BulkFetcher {
  private:
   struct Fetch {
     BlobRef ref;
-    std::vector<PeerId> sources;  ///< front: whom we ask
-    Buffer buffer;                ///< empty until the first chunk is here
-    Buffer mapped;                ///< the file in shared memory, where there is one
+    std::vector<PeerId> sources;                    ///< front: whom we ask
+    Buffer buffer;                                  ///< empty until the first chunk is here
+    Buffer mapped;                                  ///< the file in shared memory, where there is one
     std::optional<Hasher> hasher;                   ///< of the bytes before `verified`
     std::uint64_t verified = 0;                     ///< chunks hashed in order
     std::uint64_t next = 0;                         ///< first chunk never asked for
