@@ -9,6 +9,11 @@
 
 namespace tessera {
 
+/// How many threads this machine runs at a time; at least 1.
+inline int hardware_threads() {
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
 /// Calls part(i) once for each i in [0, parts), from `threads` threads at most (the caller is one of them;
 /// new ones take over its floating-point settings); returns when all have returned. A part must not throw,
 /// and what it computes must not depend on who runs it.
