@@ -113,19 +113,27 @@ TensorMap Coordinator::fragment_state(FragmentId fragment) const {
   return tensors;
 }
 
-FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
-                                     TensorMap update) {
-  TensorMap tensors = fragment_parameters(fragment);
-  const TensorMap state = parts_.hand_over.is_on() ? fragment_state(fragment) : TensorMap();
-  for (const std::string& moment : parts_.hand_over.moments) {
-    if (!parts_.hand_over.is_due(moment, version)) continue;
-    for (const auto& [name, tensor] : state) {
-      if (!name.starts_with(moment_name(moment, ""))) continue;
-      tensors.emplace(name, tensor);
-      if (!update.empty()) update.emplace(name, tensor);
-    }
+TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
+  TensorMap moments;
+  if (!parts_.hand_over.is_on()) return moments;
+  for (const auto& [name, tensor] : fragment_state(fragment)) {
+    const bool due = std::ranges::any_of(parts_.hand_over.moments, [&](const std::string& moment) {
+      return name.starts_with(moment_name(moment, "")) && parts_.hand_over.is_due(moment, version);
+    });
+    if (due) moments.emplace(name, tensor);
   }
-  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
+  return moments;
+}
+
+Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
+  TensorMap tensors = fragment_parameters(fragment);
+  tensors.merge(handed_over(fragment, version));
+  return Blob(encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
+}
+
+FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
+                                     const Blob& parameters, TensorMap update) {
+  const BlobRef ref = endpoint_.offer(parameters);
   std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
   FragmentHead head{fragment, version, ref, chain, std::nullopt};
   if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
@@ -133,6 +141,7 @@ FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const
     offered.push_back(head.fast->digest);
   }
   if (!update.empty()) {
+    update.merge(handed_over(fragment, version));
     const Digest base = state_.fragments[fragment.value].head.parameters.digest;
     head.update = {endpoint_.offer(Blob(encode_safetensors(update))), base};
     offered.push_back(head.update->blob.digest);

@@ -51,10 +51,9 @@ std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& 
     if (method.encoding())
       refuse("up", recipe.codec.up,
              ", which says itself how contributions are encoded; leave it at \"fp32\"");
-    if (method.payload() == Payload::delta)
+    if (!method.own_state_names().empty())
       refuse("up", recipe.codec.up,
-             ", whose slots do not start from the version that their change would be counted from; set "
-             "codec.up = \"fp32\"");
+             ", whose slots go on from what they bring, which must arrive as it is; set codec.up = \"fp32\"");
     if (method.share() < 1)
       refuse("up", recipe.codec.up, ", of which few values travel, as they are; set codec.up = \"fp32\"");
   }
@@ -90,6 +89,13 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
+  }
+  const std::unique_ptr<InnerOptimizer> inner = assemble_inner(recipe);
+  if (hands_over(recipe, *method) &&
+      inner->moments_per_parameter(true) != inner->moments_per_parameter(false)) {
+    return fail(ExitCode::usage, "inner.name = \"", recipe.inner.optimizer.name,
+                "\" keeps other moments of some parameters than of others, which "
+                "partial.rotate_state = \"hand_over\" cannot pass on; set it to \"reset\"");
   }
   std::vector<std::string> problems = method->problems();
   for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));
@@ -221,6 +227,8 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .restart_every = recipe.outer.restart_every,
                                .rotates = recipe.partial.rotate_every > 0,
                                .keeps_fast = recipe.partial.owner_view == "fast",
+                               .drops = recipe.mode == "drop",
+                               .quorum = static_cast<std::int32_t>(recipe.sync.quorum),
                                .gradient_step = assemble_gradient_step(recipe, specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }
@@ -270,6 +278,7 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<InnerOptimizer> inner = assemble_inner(recipe);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
   const double moments = moments_per_merge(recipe, model, *method), share = method->share();
@@ -284,7 +293,8 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .sequences = static_cast<double>(recipe.batch),
           .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
           .steps = method->steps_per_merge(),
-          .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
+          .moments =
+              [inner](const ParamSpec& spec) { return inner->moments_per_parameter(is_hidden_matrix(spec)); },
           .anchor = method->steps_locally(),
           .bytes_up = per_parameter(up),
           .bytes_down = per_parameter(down),

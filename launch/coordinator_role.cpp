@@ -30,6 +30,9 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.quorum = static_cast<std::int32_t>(recipe.sync.quorum);
   settings.deadline = from_seconds(recipe.sync.deadline);
   settings.arrivals_per_merge = method.arrivals_per_merge();
+  settings.takes_late = method.takes_late();
+  settings.window = method.grace();
+  if (settings.window && settings.quorum == 0) settings.quorum = 1;
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
   settings.lease = from_seconds(recipe.net.lease_seconds);
@@ -52,6 +55,8 @@ class LiveRole final : public CoordinatorRole {
     TESSERA_ASSIGN(const DataParts data, assemble_data(recipe));
     TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, data.prepared.vocab));
     const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+    MergeSettings merge = merge_settings(recipe, *method, model.plan);
+    merge.threads = surroundings.threads;
     CoordinatorParts parts{
         .settings = settings_of(recipe, model, *method, surroundings.expected_workers),
         .store = {.run = run.path(),
@@ -60,7 +65,7 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
-        .merge = merge_settings(recipe, *method, model.plan),
+        .merge = std::move(merge),
         .hand_over = assemble_hand_over(recipe, model, *method),
         .up = assemble_up(recipe, *method),
         .down = assemble_down(recipe),

@@ -66,7 +66,10 @@ struct Update {
   std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+  int threads = 1;     ///< that may share the work on it; changes no bit
 };
+/// rule.apply() on all of an update.
+void apply_rule(const OuterRule& rule, double lr, const Update& update);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
 /// `version` is made.
@@ -83,6 +86,31 @@ struct OwnRows {
   bool first = false;                   ///< the slot's first contribution: the state is all zero
   bool cut = false;
   std::int32_t owners = 1;  ///< slots that train it
+};
+
+/// What a merge knows of a contribution besides its tensors.
+struct Brought {
+  std::int64_t staleness = 0;  ///< versions made since the one that its change is counted from
+  std::int64_t steps = 0;      ///< inner steps since the slot's contribution before
+  double units = 0;            ///< units of data in them
+};
+/// What a contribution counts: its change is multiplied by `scale`, and the contributions to a merge are
+/// averaged by `weight`.
+struct Influence {
+  double weight = 1, scale = 1;
+};
+/// How the changes d of several contributions, of weights w, become one, by tensor. Where a tensor is cut,
+/// rows with the same contributions are a tensor.
+enum class Blend : std::uint8_t {
+  mean,    ///< sum(w d) / sum(w)
+  radial,  ///< as long as the mean of |d|, in the direction of the mean of d / |d|
+};
+/// How long a merge in mode drop that has its quorum waits for more (method decoupled): as long as the slots
+/// do not notice, share * (steps * step time - what the quorum took - what a merge takes), from 0 to `cap`.
+struct GraceWindow {
+  double share = 1;
+  double cap = 0;          ///< seconds
+  std::int64_t steps = 0;  ///< that slots work on before they adopt
 };
 
 /// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
@@ -133,6 +161,8 @@ class OuterMethod {
     std::int64_t restart_every = 0;                       ///< restart_state()
     bool rotates = false;                                 ///< slices change their owners on the way
     bool keeps_fast = false;                              ///< partial.owner_view = "fast"
+    bool drops = false;                                   ///< mode = "drop", where merges close without late
+    std::int32_t quorum = 0;                              ///< ones once they have so many; 0: not said
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
@@ -176,6 +206,15 @@ class OuterMethod {
   virtual std::int64_t merges_per_moment(const std::string& /*moment*/) const { return 0; }
   /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
   virtual std::int32_t arrivals_per_merge() const { return 0; }
+  /// Slots keep clocks of their own: what comes after its merge goes into the next one, and is a change
+  /// (Payload::delta) from the version that the slot started from.
+  virtual bool takes_late() const { return arrivals_per_merge() > 0; }
+  /// Mode drop: how long a merge waits after its quorum, where sync.deadline does not say it.
+  virtual std::optional<GraceWindow> grace() const { return std::nullopt; }
+  /// Whether influence() and blend() say how contributions become one change; else their plain mean.
+  virtual bool weighs() const { return false; }
+  virtual Influence influence(const Brought&) const { return {}; }
+  virtual Blend blend(const ParamSpec&) const { return Blend::mean; }
 
   /// The global half: state tensors per parameter ("momentum"), zero at the start.
   virtual std::vector<std::string> state_names() const = 0;

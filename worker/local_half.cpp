@@ -17,6 +17,19 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
   return view;
 }
 
+/// Of a view, the slot's own rows as they were in the version that the slot adopted.
+TensorMap Worker::bases_of(const SlotRun& run, const TensorMap& view) const {
+  TensorMap bases;
+  if (!parts_->method->takes_late() || parts_->method->payload() != Payload::delta) return bases;
+  for (const auto& [name, ranges] : run.owned) {
+    if (!view.contains(name)) continue;
+    const HostTensor& whole = run.adopted.at(name);
+    const std::int64_t all = whole.shape.empty() ? 1 : whole.shape[0];
+    for (const Rows& rows : ranges) bases.emplace(piece_name(name, rows, all), whole.rows(rows));
+  }
+  return bases;
+}
+
 /// Slots that train these rows of a parameter, when they work on from a version.
 std::int32_t Worker::owners_of(const std::string& param, Rows rows, Version version) const {
   std::int32_t owners = 0;
@@ -36,6 +49,7 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
   TensorMap values;
   for (auto& [name, brought] : part) {
     const PieceRows piece = rows_of_piece(name, brought.shape.empty() ? 1 : brought.shape[0]);
+    if (replica_->params()[piece.param].spec.role != Role::weight) continue;  // buffers are no change
     HostTensor& value = values.emplace(name, brought.clone()).first->second;
     OwnRows own{.value = value.as<float>(),
                 .brought = brought.as<float>(),

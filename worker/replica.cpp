@@ -185,7 +185,8 @@ std::vector<Piece> Replica::pieces() {
                       .value = leaf.value.detach(),
                       .gradient = leaf.value.grad(),
                       .decay = parameter.spec.decay,
-                      .lr_scale = lr_scale});
+                      .lr_scale = lr_scale,
+                      .hidden = is_hidden_matrix(parameter.spec)});
   });
   return pieces;
 }
@@ -194,6 +195,14 @@ TensorMap Replica::own_values() {
   TensorMap values;
   for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
     values.emplace(name, host_copy(leaf.value));
+  });
+  return values;
+}
+
+TensorMap Replica::own_views() {
+  TensorMap values;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    values.emplace(name, host_view(leaf.value));
   });
   return values;
 }

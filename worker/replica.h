@@ -55,6 +55,8 @@ class Replica {
   std::vector<Piece> pieces();
   /// Copies of the active slot's owned rows, or of their gradients, by piece name.
   TensorMap own_values();
+  /// The values themselves where they lie in the CPU's memory: until the slot goes on.
+  TensorMap own_views();
   /// Puts other values into the active slot's owned rows, by piece name.
   void set_own_values(const TensorMap& pieces) { overlay(pieces); }
   TensorMap own_gradients();

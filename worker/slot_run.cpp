@@ -14,10 +14,12 @@ constexpr std::string_view inner_prefix = "inner/";
 constexpr std::string_view feedback_prefix = "feedback/";
 constexpr std::string_view since_prefix = "slot/since/";
 constexpr std::string_view view_prefix = "view/";
+constexpr std::string_view base_prefix = "base/";
 constexpr std::string_view method_prefix = "method/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
 constexpr const char* pushed_name = "slot/pushed";
+constexpr const char* left_out_name = "slot/left_out";
 constexpr const char* scale_name = "slot/loss_scale";
 
 HostTensor versions_tensor(const std::vector<Version>& versions) {
@@ -254,8 +256,10 @@ std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   return aged;
 }
 
-TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) const {
+TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view, const TensorMap& bases) const {
   TensorMap state;
+  for (const auto& [piece, tensor] : bases) state.emplace(std::string(base_prefix) + piece, tensor);
+  if (left_out > 0) state.emplace(left_out_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {left_out}));
   for (const auto& [name, tensor] : view) state.emplace(std::string(view_prefix) + name, tensor);
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
@@ -278,6 +282,22 @@ TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) co
   return state;
 }
 
+/// False: a base of what the slot has no values of.
+bool SlotRun::park_above(const TensorMap& bases) {
+  for (const auto& [name, base] : bases) {
+    const PieceRows piece = rows_of_piece(name, base.shape.empty() ? 1 : base.shape[0]);
+    const auto viewed = adopted.find(piece.param);
+    if (viewed == adopted.end() || viewed->second.shape.empty() || piece.rows.end > viewed->second.shape[0])
+      return false;
+    parked.emplace(name, viewed->second.rows(piece.rows).clone());
+    HostTensor whole = viewed->second.clone();
+    const std::int64_t width = whole.elements() / whole.shape[0];
+    std::ranges::copy(base.as<float>(), whole.as<float>().begin() + piece.rows.begin * width);
+    viewed->second = std::move(whole);
+  }
+  return true;
+}
+
 Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   TESSERA_ASSIGN(auto saved_step, integers(state, step_name, slot));
   TESSERA_ASSIGN(auto adopted_versions, integers(state, adopted_name, slot));
@@ -289,9 +309,18 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
     if (!loss_scale->load(scale))
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed loss scale");
   }
+  if (state.contains(left_out_name)) {
+    TESSERA_ASSIGN(auto steps, integers(state, left_out_name, slot));
+    if (steps.size() != 1)
+      return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed step counter");
+    left_out = steps[0];
+  }
   std::map<std::string, at::Tensor> moments;
+  TensorMap bases;
   for (const auto& [name, tensor] : state) {
-    if (name.starts_with(inner_prefix)) {
+    if (name.starts_with(base_prefix)) {
+      bases.emplace(name.substr(base_prefix.size()), tensor);
+    } else if (name.starts_with(inner_prefix)) {
       moments.emplace(name.substr(inner_prefix.size()), torch_view(tensor));
     } else if (name.starts_with(feedback_prefix)) {
       residuals.emplace(name.substr(feedback_prefix.size()), tensor.clone());
@@ -309,6 +338,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has an unknown tensor '", name, "'");
     }
   }
+  if (!park_above(bases))
+    return fail(ExitCode::storage, "the saved state of slot ", slot, " has bases without a view");
   inner->load(moments);
   step = saved_step[0];
   return SlotProgress{

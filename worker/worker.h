@@ -92,6 +92,7 @@ class Worker {
   void change_owned(SlotRun& run, const worker_action::Adopt& action, TensorMap& parameters);
   Result<SlotProgress> restore(SlotRun& run, const worker_action::Restore& action);
   Result<SlotProgress> load(SlotRun& run, const TensorMap& state) const;
+  TensorMap bases_of(const SlotRun& run, const TensorMap& view) const;
   /// What the slot will go on with after `progress` and no version brings: its view of the parameters that it
   /// does not adopt anew before its next step. The slot is active.
   TensorMap view_after(const SlotRun& run, const SlotProgress& progress);

@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::uint64_t window_chunks =
     32;  // how far requests run ahead of the first gap: bounds work per arrival
-constexpr std::uint64_t mapped_chunks_a_turn = 8;  // hashed per work(): about a millisecond
+constexpr std::uint64_t mapped_chunks_a_turn = 8;  // copied and hashed per work(): about a millisecond
+constexpr std::size_t step = 128 << 10;            // of that, at once: what was copied is hashed in the cache
 constexpr int bad_chunks_allowed = 16;             // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
@@ -32,8 +33,7 @@ void BulkFetcher::fetch(PeerId from, const BlobRef& ref, Instant now) {
     if (!shared_->is_path_of(ref)) {
       counters_.drop(drop::shared_path);
     } else if (Result<Buffer> mapped = shared_->map(ref); mapped.ok()) {
-      fetch->buffer = *std::move(mapped);
-      fetch->mapped = true;
+      fetch->mapped = *std::move(mapped);
     }
   }
   finish_if_whole(fetch, now);
@@ -53,7 +53,7 @@ BulkFetcher::Fetches::iterator BulkFetcher::find(const Digest& digest) {
 
 void BulkFetcher::restart(Fetch& fetch, Instant now) {
   fetch.buffer = {};
-  fetch.mapped = false;
+  fetch.mapped = {};
   fetch.hasher.emplace();
   fetch.verified = fetch.next = 0;
   fetch.asked.clear(), fetch.again.clear(), fetch.arrived.clear();
@@ -91,7 +91,7 @@ void BulkFetcher::accept(PeerId from, const ChunkHeader& header, Bytes payload, 
 }
 
 void BulkFetcher::store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now) {
-  if (fetch.buffer.keep == nullptr) fetch.buffer = Buffer::allocate(fetch.ref.size);
+  if (fetch.buffer.keep == nullptr) fetch.buffer = pool_.take(fetch.ref.size);
   std::memcpy(fetch.buffer.bytes.data() + header.index * chunk_bytes, payload.data(), payload.size());
   counters_.add(&TransportCounters::bulk_bytes_in, payload.size());
   fetch.asked.erase(header.index);
@@ -112,11 +112,19 @@ void BulkFetcher::verify_arrived(Fetch& fetch) {
   }
 }
 
-void BulkFetcher::verify_mapped(Fetches::iterator fetch, Instant now) {
-  for (std::uint64_t i = 0; i < mapped_chunks_a_turn && fetch->verified < fetch->chunks(); ++i) {
-    fetch->arrived.insert(fetch->verified);
-    verify_arrived(*fetch);
+/// The file is its writer's and may change, so what counts are copies of its bytes.
+void BulkFetcher::copy_mapped(Fetches::iterator fetch, Instant now) {
+  if (fetch->buffer.keep == nullptr) fetch->buffer = pool_.take(fetch->ref.size);
+  const Bytes from = fetch->mapped.bytes;
+  const MutableBytes to = fetch->buffer.bytes;
+  const std::size_t end = std::min<std::size_t>(
+      from.size(), (fetch->verified + mapped_chunks_a_turn) * static_cast<std::size_t>(chunk_bytes));
+  for (std::size_t at = fetch->verified * chunk_bytes; at < end; at += step) {
+    const std::size_t count = std::min(step, end - at);
+    std::memcpy(to.data() + at, from.data() + at, count);
+    fetch->hasher->add(to.subspan(at, count));
   }
+  fetch->verified = std::min(fetch->chunks(), fetch->verified + mapped_chunks_a_turn);
   fetch->progress = now;
   finish_if_whole(fetch, now);
 }
@@ -135,14 +143,14 @@ void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant 
 bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
   if (fetch->verified < fetch->chunks()) return false;
   if (fetch->hasher->digest() == fetch->ref.digest) {
-    if (fetch->mapped) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
+    if (fetch->mapped.keep) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
     Blob blob;
     blob.buffer = fetch->buffer;
     blob.digest = fetch->ref.digest;
     end(fetch, std::move(blob));
   } else {
     counters_.drop(drop::digest);
-    if (fetch->mapped && fetch->ref.size > 0)
+    if (fetch->mapped.keep && fetch->ref.size > 0)
       restart(*fetch, now);  // the file is not what it says: have the bytes from the peer itself
     else
       next_source(fetch,
@@ -192,10 +200,11 @@ void BulkFetcher::ask_chunks(Fetch& fetch, const Ask& ask) {
 }
 
 void BulkFetcher::work(Instant now, const Ask& ask) {
+  bool copied = false;  // one after the other: whoever waits for the first goes on while the second is copied
   for (auto next = fetches_.begin(); next != fetches_.end();) {
     const auto fetch = next++;  // whatever follows may end it
-    if (fetch->mapped) {
-      verify_mapped(fetch, now);
+    if (fetch->mapped.keep) {
+      if (!std::exchange(copied, true)) copy_mapped(fetch, now);
       continue;
     }
     if (now - fetch->progress >= options_.give_up) {
@@ -221,7 +230,7 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
 std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
-    const Instant due = fetch.mapped    ? now
+    const Instant due = fetch.mapped.keep ? now
                         : fetch.blocked ? now + soon
                                         : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;

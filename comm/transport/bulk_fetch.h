@@ -6,6 +6,7 @@
 #include <set>
 #include <vector>
 
+#include "base/buffer_pool.h"
 #include "comm/transport/bulk_frames.h"
 #include "comm/transport/bulk_shared.h"
 #include "comm/transport/counter_book.h"
@@ -25,7 +26,7 @@ struct BulkOptions {
 /// folder, else by chunks.
 class BulkFetcher {
  public:
-  BulkFetcher(const BulkOptions& options, const SharedFolder* shared, CounterBook& counters)
+  BulkFetcher(const BulkOptions& options, SharedFolder* shared, CounterBook& counters)
       : options_(options), shared_(shared), counters_(counters) {}
 
   /// Starts a fetch of a blob that is not being fetched.
@@ -37,7 +38,7 @@ class BulkFetcher {
 
   /// Sends a request; false: not now (no route, or its queue is full), try again soon.
   using Ask = std::function<bool(PeerId, const ChunkRequest&)>;
-  /// A bounded piece of whatever is due: requests, repetitions, giving up, verifying mapped bytes.
+  /// A bounded piece of whatever is due: requests, repetitions, giving up, copying from shared memory.
   void work(Instant now, const Ask& ask);
   /// When work() is due at the latest; nothing while no fetch is under way.
   std::optional<Instant> next_work(Instant now) const;
@@ -51,8 +52,8 @@ class BulkFetcher {
   struct Fetch {
     BlobRef ref;
     std::vector<PeerId> sources;  ///< front: whom we ask
-    Buffer buffer;                ///< empty until the first chunk is here, or the mapped file
-    bool mapped = false;
+    Buffer buffer;                ///< empty until the first chunk is here
+    Buffer mapped;                ///< the file in shared memory, where there is one
     std::optional<Hasher> hasher;                   ///< of the bytes before `verified`
     std::uint64_t verified = 0;                     ///< chunks hashed in order
     std::uint64_t next = 0;                         ///< first chunk never asked for
@@ -71,7 +72,7 @@ class BulkFetcher {
   void restart(Fetch& fetch, Instant now);
   void store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now);
   void damaged(Fetches::iterator fetch, std::uint64_t index, Instant now);
-  void verify_mapped(Fetches::iterator fetch, Instant now);
+  void copy_mapped(Fetches::iterator fetch, Instant now);
   void verify_arrived(Fetch& fetch);
   void ask_chunks(Fetch& fetch, const Ask& ask);
   bool finish_if_whole(Fetches::iterator fetch, Instant now);
@@ -81,8 +82,9 @@ class BulkFetcher {
   std::size_t outstanding(PeerId source) const;
 
   BulkOptions options_;
-  const SharedFolder* shared_;
+  SharedFolder* shared_;
   CounterBook& counters_;
+  BufferPool pool_;
   Fetches fetches_;
   std::vector<BlobArrived> done_;
 };

@@ -14,7 +14,24 @@ namespace tessera {
 
 namespace {
 constexpr const char* exact_codec = "fp32";  // the one that carries parameters, not changes
+
+/// What does not go with methods whose slots keep clocks of their own; the methods know the rest.
+void add_late_problems(const Recipe& recipe, std::vector<std::string>& found) {
+  const std::string& method = recipe.outer.method.name;
+  if (method != "async" && method != "decoupled") return;
+  const auto refuse = [&](bool asked, const char* setting, const char* reason) {
+    if (asked)
+      found.push_back(detail::describe(setting, " does not go with outer.name = \"", method, "\": ", reason));
+  };
+  refuse(recipe.partial.average == "slots", "partial.average = \"slots\"",
+         "merges have whoever came, not all slots");
+  refuse(recipe.partial.blocks(), "partial.assign = \"block\"",
+         "versions say whose turn a slice is, and here slots work on different ones");
+  refuse(recipe.mode == "drop" && recipe.sync.deadline > 0, "sync.deadline",
+         method == "async" ? "a merge is made of one contribution and waits for nobody"
+                           : "outer.grace and outer.grace_cap say how long a merge waits");
 }
+}  // namespace
 
 Choice::Choice(const SettingsCatalog* from, const std::string& preferred) : catalog(from) {
   TESSERA_CHECK(catalog != nullptr, ": no catalog to choose ", preferred, " from");
@@ -277,6 +294,7 @@ std::vector<std::string> Recipe::problems() const {
         " does not go with outer.name = \"data_parallel\", whose coordinator takes the inner optimizer's "
         "step");
   }
+  add_late_problems(*this, found);
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
   }

@@ -99,6 +99,53 @@ class Methods(RunTest):
             refused = self.run_tessera("plan", self.recipe, code=2, *flags(settings))
             self.assertIn(reason, refused.stderr)
 
+    ASYNC = ["outer.name=async", "outer.lr=0.7", "outer.cut_lr=0.5"]
+    DECOUPLED = ["outer.name=decoupled", "outer.lr=0.7", "outer.cut_lr=0.5", "outer.fragments=2", "outer.tau=1", "sync.steps=8"]
+
+    def killed_on_the_way(self, rounds, kills, *settings):
+        """A run whose roles are killed after so many rounds each; its rows."""
+        run = self.path("run")
+        train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", str(rounds), *flags(settings))
+        for after, role in kills:
+            self.await_rounds(run, after, train)
+            self.kill(self.role_pids(run, role)[0])
+        self.finish(train, run)
+        return self.rows(run)
+
+    def test_async_survives_killed_roles_and_learns_as_diloco_does(self):
+        rows = self.killed_on_the_way(80, ((12, "worker"), (30, "coordinator"), (50, "worker")), *self.ASYNC, "eval.every=8")
+        self.assertEqual([row["round"] for row in rows], list(range(1, 81)))
+        self.assertTrue(all(row["contributions"] == 1 and len(row["staleness"]) == 1 for row in rows))
+        self.assertGreater(max(row["staleness"][0] for row in rows), 0)
+        self.run_tessera("debug", self.recipe, "--out", self.path("diloco"), "--quiet", "--rounds", "20", *flags(["outer.lr=0.7", "outer.cut_lr=0.5"]))
+        diloco = self.rows(self.path("diloco"))
+        self.assertLess(rows[-1]["eval_loss"], diloco[1]["eval_loss"] - 0.5 * (diloco[1]["eval_loss"] - diloco[-1]["eval_loss"]))
+        self.assertLess(rows[-1]["eval_loss"], 1.1 * diloco[-1]["eval_loss"])
+
+    def test_async_is_a_function_of_the_order_of_arrival(self):
+        for name in ("one", "other"):  # one thread: the order is the same
+            self.run_tessera("debug", self.recipe, "--out", self.path(name), "--quiet", "--rounds", "12", *flags(self.ASYNC))
+        self.assertEqual(self.hashes(self.path("one")), self.hashes(self.path("other")))
+
+    def test_decoupled_survives_killed_roles(self):
+        rows = self.killed_on_the_way(12, ((3, "worker"), (6, "coordinator"), (9, "worker")), *self.DECOUPLED, "mode=drop")
+        self.assertEqual(sorted((row["round"], row["fragment"]) for row in rows), [(r, f) for r in range(1, 13) for f in (0, 1)])
+        self.assertTrue(all(row["contributions"] + len(row.get("left_out", [])) == 4 for row in rows))
+        self.assertLess(rows[-1]["loss"], rows[0]["loss"])
+
+    def test_decoupled_waiting_for_all_is_alike_in_both_modes(self):
+        self.alike(*self.DECOUPLED)
+
+    def test_what_async_and_decoupled_cannot_do_is_refused_with_the_reason(self):
+        for settings, reason in ((["outer.name=async"], "outer.lr = \"auto\" does not go with"),
+                                 (self.ASYNC + ["outer.activation=0.5"], "outer.activation = 0.5 is more than"),
+                                 (self.ASYNC + ["partial.average=slots"], "not all slots"),
+                                 (self.DECOUPLED + ["mode=drop", "sync.deadline=3"], "outer.grace"),
+                                 (self.DECOUPLED + ["mode=drop", "sync.quorum=3"], "is too much for 4 slots"),
+                                 (self.DECOUPLED + ["partial.owner_view=fast"], "slots bring changes")):
+            refused = self.run_tessera("plan", self.recipe, code=2, *flags(settings))
+            self.assertIn(reason, refused.stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

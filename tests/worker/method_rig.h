@@ -100,7 +100,8 @@ struct MethodRun {
   std::set<std::string> cut;
   bool keeps_fast = false, fast_for_all = false;
   std::vector<std::string> moments;  ///< of the inner optimizer
-  Wire down{};
+  Wire up{}, down{};
+  std::int32_t quorum = 0;
 
   RowSet everything() const {
     RowSet all;
@@ -133,6 +134,9 @@ class MethodRig {
     parts.settings.checkpoint_every = 2;
     parts.settings.mode = run_.mode;
     parts.settings.arrivals_per_merge = method_->arrivals_per_merge();
+    parts.settings.takes_late = method_->takes_late();
+    parts.settings.window = method_->grace();
+    parts.settings.quorum = run_.quorum;
     parts.settings.expected_workers = run_.workers;
     parts.settings.slot_count = run_.slots;
     parts.settings.fast_for_all = run_.fast_for_all;
@@ -158,7 +162,7 @@ class MethodRig {
 
   void add_worker() {
     Member& member = members_.emplace_back();
-    member.endpoint = hub_.make_worker();
+    member.endpoint = std::make_unique<Watched>(hub_.make_worker(), offered);
     member.worker =
         std::make_unique<Worker>(WorkerIdentity{.build = "rig", .host = "here", .capacity = run_.slots},
                                  Incarnation{1, ++made_}, *member.endpoint, clock_);
@@ -166,6 +170,9 @@ class MethodRig {
     member.worker->set_slot_store(SlotStore(slots_folder()));
     member.worker->start();
   }
+
+  /// All that workers ever offered.
+  std::map<Digest, Blob> offered;
 
   void pump() {
     clock_.advance(std::chrono::milliseconds(5));
@@ -218,12 +225,36 @@ class MethodRig {
     return {values.begin(), values.end()};
   }
   const OuterMethod& method() const { return *method_; }
+  const Path& folder() const { return folder_.path(); }
 
   std::unique_ptr<Coordinator> coordinator;
   std::shared_ptr<Seen> seen = std::make_shared<Seen>();
   int died = 0;
 
  private:
+  /// An endpoint that keeps what is offered.
+  class Watched final : public Endpoint {
+   public:
+    Watched(std::unique_ptr<Endpoint> inner, std::map<Digest, Blob>& kept)
+        : inner_(std::move(inner)), kept_(kept) {}
+    void identify(JobId job, Epoch epoch, Incarnation incarnation) override {
+      inner_->identify(job, epoch, incarnation);
+    }
+    void send(PeerId to, const Message& message) override { inner_->send(to, message); }
+    std::optional<Arrival> receive(Instant deadline) override { return inner_->receive(deadline); }
+    BlobRef offer(const Blob& blob) override {
+      kept_.insert_or_assign(blob.digest, blob);
+      return inner_->offer(blob);
+    }
+    void withdraw(const Digest& digest) override { inner_->withdraw(digest); }
+    void fetch(PeerId from, const BlobRef& ref) override { inner_->fetch(from, ref); }
+    TransportCounters counters() const override { return inner_->counters(); }
+
+   private:
+    std::unique_ptr<Endpoint> inner_;
+    std::map<Digest, Blob>& kept_;
+  };
+
   struct Member {
     std::unique_ptr<Endpoint> endpoint;
     std::unique_ptr<Worker> worker;
@@ -232,7 +263,7 @@ class MethodRig {
   /// As launch/assemble.cpp puts them together from a recipe.
   Wire up() const {
     const std::optional<Encoding> own = method_->encoding();
-    if (!own) return {};
+    if (!own) return run_.up;
     const auto settings = Registry<Codec>::builtin().make_settings(own->codec);
     set_numbers(*settings, own->settings);
     return {Registry<Codec>::builtin().make(own->codec, *settings, {}), own->feedback};
