@@ -6,6 +6,7 @@
 #include <optional>
 #include <set>
 
+#include "base/pieces.h"
 #include "base/text.h"
 
 namespace tessera {
@@ -54,20 +55,22 @@ void for_each_piece(const TensorMap& pieces, const ParamSpec& spec, Visit visit)
   }
 }
 
-/// One parameter's share of a merge: the mean of what its owners brought, and how many there were for each
-/// row.
+/// The share that rows of one parameter have in a merge: the mean of what their owners brought, and how many
+/// there were for each row.
 struct Mean {
+  std::int64_t first;  ///< the first of the rows; all that follows counts from it
   std::span<double> sum;
   std::vector<std::int32_t> owners;  ///< m per row
   std::vector<double> squares;       ///< of all contributions' deltas, per row
 
-  Mean(std::span<double> zeros, std::int64_t rows) : sum(zeros), owners(rows), squares(rows) {}
+  Mean(std::span<double> zeros, Rows range)
+      : first(range.begin), sum(zeros), owners(range.count()), squares(range.count()) {}
 
   void add(const ParamSpec& spec, Rows rows, std::span<const float> values, std::span<const float> start) {
     const auto width = static_cast<std::size_t>(spec.row_size());
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+    for (std::int64_t row = rows.begin - first; row < rows.end - first; ++row) {
       const std::size_t offset = offset_of(spec, row);
-      const float* const brought = values.data() + offset_of(spec, row - rows.begin);
+      const float* const brought = values.data() + offset_of(spec, first + row - rows.begin);
       double row_squares = 0;
       for (std::size_t i = 0; i < width; ++i) {
         const double value = static_cast<double>(brought[i]);
@@ -80,19 +83,23 @@ struct Mean {
     }
   }
 
-  /// Everything that the inputs, in slot order, hold of `spec`; as differences from `start` unless that is
-  /// empty.
+  /// Everything that the inputs, in slot order, hold of these rows of `spec`; as differences from `start`
+  /// unless that is empty.
   void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs, std::span<const float> start,
             std::int32_t average_over) {
     for (const MergeInput* input : inputs) {
-      for_each_piece(input->pieces, spec,
-                     [&](Rows rows, std::span<const float> values) { add(spec, rows, values, start); });
+      for_each_piece(input->pieces, spec, [&](Rows rows, std::span<const float> values) {
+        const std::int64_t end = first + static_cast<std::int64_t>(owners.size());
+        if (rows.end <= first || end <= rows.begin) return;  // another range of the fragment's
+        TESSERA_CHECK(first <= rows.begin && rows.end <= end, ": a piece of ", spec.name, " in two ranges");
+        add(spec, rows, values, start);
+      });
     }
     divide(spec, average_over);
   }
 
   void divide(const ParamSpec& spec, std::int32_t average_over) {
-    for (std::int64_t row = 0; row < spec.rows(); ++row) {
+    for (std::int64_t row = 0; row < static_cast<std::int64_t>(owners.size()); ++row) {
       const std::int32_t divisor = average_over > 0 ? average_over : owners[row];
       if (owners[row] == 0 || divisor < 2) continue;  // dividing by one changes nothing
       for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= divisor;
@@ -105,14 +112,18 @@ struct Mean {
     const std::int64_t rows = static_cast<std::int64_t>(owners.size());
     for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
       while (end < rows && owners[end] == owners[begin]) ++end;
-      visit(Rows{begin, end}, owners[begin]);
+      visit(Rows{first + begin, first + end}, owners[begin]);
     }
   }
 
   double squares_of(Rows rows) const {
     double total = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares[row];
+    for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares[row - first];
     return total;
+  }
+  /// The mean of some of the rows.
+  std::span<double> of(const ParamSpec& spec, Rows rows) const {
+    return sum.subspan(offset_of(spec, rows.begin - first), offset_of(spec, rows.count()));
   }
 };
 
@@ -163,9 +174,8 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
 void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
-    for (std::size_t i = offset_of(spec, rows.begin); i < offset_of(spec, rows.end); ++i) {
-      theta[i] = static_cast<float>(mean.sum[i]);
-    }
+    std::ranges::transform(mean.of(spec, rows), theta.begin() + offset_of(spec, rows.begin),
+                           [](double value) { return static_cast<float>(value); });
   });
 }
 
@@ -219,27 +229,22 @@ Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> 
     : specs_(std::move(specs)),
       method_(std::move(method)),
       settings_(std::move(settings)),
-      fragments_(method_->fragments()) {
+      fragments_(fragment_rows(*method_, specs_)) {
   TESSERA_CHECK(!settings_.keeps_fast || method_->payload() == Payload::theta_end,
                 ": fast values need contributions that are parameters");
   TESSERA_CHECK(!settings_.keeps_fast || !settings_.brings_changes, ": fast values are not made of changes");
-  for (std::size_t i = 0; i < specs_.size(); ++i) index_.emplace(specs_[i].name, i);
-  std::set<std::string> seen;
-  for (const auto& fragment : fragments_) {
-    for (const std::string& name : fragment) {
-      TESSERA_CHECK(travels(spec_of(name).role), ": ", name, " is never sent but in a fragment");
-      TESSERA_CHECK(seen.insert(name).second, ": ", name, " is in two fragments");
-    }
+  RowSet seen, all;
+  for (const RowSet& fragment : fragments_) {
+    const RowSet twice = common_rows(seen, fragment);
+    TESSERA_CHECK(twice.empty(), ": ", twice.begin()->first, " is in two fragments");
+    add_rows(seen, fragment);
   }
   for (const ParamSpec& spec : specs_) {
-    TESSERA_CHECK(!travels(spec.role) || seen.count(spec.name), ": ", spec.name, " is in no fragment");
+    if (travels(spec.role)) add_rows(all, spec.name, {0, spec.rows()});
   }
-}
-
-const ParamSpec& Merger::spec_of(const std::string& name) const {
-  auto found = index_.find(name);
-  TESSERA_CHECK(found != index_.end(), ": no parameter named ", name);
-  return specs_[found->second];
+  const RowSet missing = rows_without(all, seen), never_sent = rows_without(seen, all);
+  TESSERA_CHECK(missing.empty(), ": ", missing.begin()->first, " is in no fragment");
+  TESSERA_CHECK(never_sent.empty(), ": ", never_sent.begin()->first, " is never sent but in a fragment");
 }
 
 std::vector<std::string> Merger::state_names(const std::string& param) const {
@@ -261,84 +266,91 @@ TensorMap Merger::initial_state(const TensorMap& theta) const {
 TensorMap Merger::fast_values(FragmentId fragment, const TensorMap& state) const {
   TensorMap values;
   if (!settings_.keeps_fast) return values;
-  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
-    if (is_cut(name)) values.emplace(name, state.at(fast_prefix + name));
+  for (const auto& [name, ranges] : fragments_.at(static_cast<std::size_t>(fragment.value))) {
+    if (is_cut(name)) add_pieces(values, {{name, state.at(fast_prefix + name)}}, {{name, ranges}});
   }
   return values;
 }
 
 RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
-  RowSet rows;
-  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
-    const ParamSpec& spec = spec_of(name);
-    if (spec.role == Role::buffer) {
-      add_rows(rows, name, {0, spec.rows()});
-    } else if (auto found = owned.find(name); found != owned.end()) {
-      rows[name] = found->second;
-    }
+  RowSet brought = owned;
+  for (const ParamSpec& spec : specs_) {
+    if (spec.role == Role::buffer) brought[spec.name] = {{0, spec.rows()}};
   }
-  return rows;
+  return common_rows(fragments_.at(static_cast<std::size_t>(fragment.value)), brought);
 }
 
 Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const {
   return tessera::validate(contribution, expected(fragment, owned), specs_);
 }
 
-MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
-                           TensorMap& theta, TensorMap& state) const {
-  const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
-  const std::vector<std::string>& names = fragments_.at(static_cast<std::size_t>(fragment.value));
-  std::int64_t elements = 0;
-  for (const std::string& name : names) elements += spec_of(name).elements();
-
-  std::vector<double> sums(
-      static_cast<std::size_t>(elements));  // of the whole fragment: a method sees all of it at once
-  std::span<double> rest(sums);
+/// A merge under way.
+struct Merger::Merge {
+  std::vector<const MergeInput*> inputs;  ///< in slot order
+  std::vector<double> sums;               ///< of the whole fragment: a method sees all of it at once
+  std::span<double> rest;                 ///< of sums, still zero
   std::vector<Update> updates;
   MergeOutcome outcome;
-  for (const std::string& name : names) {
-    const ParamSpec& spec = spec_of(name);
-    const std::span<float> values = floats_of(theta, name, spec);
-    const bool from_start =
-        spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
-    Mean mean(rest.first(values.size()), spec.rows());
-    rest = rest.subspan(values.size());
-    mean.take(spec, ordered, from_start ? std::span<const float>(values) : std::span<const float>(),
-              spec.role == Role::weight ? settings_.average_over : 0);
-    if (spec.role == Role::buffer) {
-      store_buffer_mean(spec, mean, values);
-      continue;
+};
+
+void Merger::merge_rows(Merge& merge, const ParamSpec& spec, Rows range, TensorMap& theta,
+                        TensorMap& state) const {
+  const std::string& name = spec.name;
+  const std::span<float> values = floats_of(theta, name, spec),
+                         before =
+                             values.subspan(offset_of(spec, range.begin), offset_of(spec, range.count()));
+  const bool from_start =
+      spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
+  Mean mean(merge.rest.first(before.size()), range);
+  merge.rest = merge.rest.subspan(before.size());
+  mean.take(spec, merge.inputs, from_start ? std::span<const float>(before) : std::span<const float>(),
+            spec.role == Role::weight ? settings_.average_over : 0);
+  if (spec.role == Role::buffer) return store_buffer_mean(spec, mean, values);
+  const std::vector<std::string> kinds = state_names(name);
+  mean.for_each_run([&](Rows rows, std::int32_t contributions) {
+    const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
+    if (contributions == 0) {
+      merge.outcome.uncovered += static_cast<std::int64_t>(count);
+      merge.outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
+      add_rows(merge.outcome.uncovered_rows, name, rows);
+      return;
     }
-    const std::vector<std::string> kinds = state_names(name);
-    mean.for_each_run([&](Rows rows, std::int32_t contributions) {
-      const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
-      if (contributions == 0) {
-        outcome.uncovered += static_cast<std::int64_t>(count);
-        outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
-        add_rows(outcome.uncovered_rows, name, rows);
-        return;
-      }
-      Update update{.spec = &spec,
-                    .rows = rows,
-                    .theta = values.subspan(begin, count),
-                    .delta = mean.sum.subspan(begin, count),
-                    .state = {},
-                    .owners = contributions,
-                    .cut = is_cut(name),
-                    .squares = mean.squares_of(rows)};
-      for (const std::string& kind : kinds) {
-        update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
-      }
-      if (settings_.keeps_fast && update.cut) {
-        store_fast(update, ordered, floats_of(state, fast_prefix + name, spec).subspan(begin, count));
-      }
-      outcome.updated += static_cast<std::int64_t>(count);
-      updates.push_back(std::move(update));
-    });
+    Update update{.spec = &spec,
+                  .rows = rows,
+                  .theta = values.subspan(begin, count),
+                  .delta = mean.of(spec, rows),
+                  .state = {},
+                  .owners = contributions,
+                  .cut = is_cut(name),
+                  .squares = mean.squares_of(rows)};
+    for (const std::string& kind : kinds) {
+      update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
+    }
+    if (settings_.keeps_fast && update.cut) {
+      store_fast(update, merge.inputs, floats_of(state, fast_prefix + name, spec).subspan(begin, count));
+    }
+    merge.outcome.updated += static_cast<std::int64_t>(count);
+    merge.updates.push_back(std::move(update));
+  });
+}
+
+MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
+                           TensorMap& theta, TensorMap& state) const {
+  const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
+  Merge merge{.inputs = in_slot_order(inputs),
+              .sums = std::vector<double>(static_cast<std::size_t>(elements_in(rows, specs_))),
+              .rest = {},
+              .updates = {},
+              .outcome = {}};
+  merge.rest = merge.sums;
+  for (const ParamSpec& spec : specs_) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end()) continue;
+    for (const Rows& range : ranges->second) merge_rows(merge, spec, range, theta, state);
   }
-  outcome.delta_norm = norm_of(updates);
-  outcome.outer = method_->apply(version.value, updates);
-  return outcome;
+  merge.outcome.delta_norm = norm_of(merge.updates);
+  merge.outcome.outer = method_->apply(version.value, merge.updates);
+  return std::move(merge.outcome);
 }
 
 }  // namespace tessera

@@ -216,7 +216,7 @@ Instant wake_at(const State& state);
 /// Drop mode: when a merge that has its quorum closes without the others: sync.deadline later, or without
 /// that two leases, or half the time that the quorum took if that is longer.
 Instant drop_deadline(const State& state, const State::Fragment& fragment);
-/// What a fragment (its parameter names) holds of each slice.
-std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment);
+/// What a fragment holds of each slice.
+std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment);
 
 }  // namespace tessera

@@ -59,7 +59,7 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         ExitCode::usage, "device = \"", recipe.device,
         "\" does not go with model.precision = \"bf16\", whose kernels are the CPU's; \"fp32\" runs there");
   }
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, parts.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, parts);
   if (parts.family->scales_loss() && !method->steps_locally()) {
     return fail(
         ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
@@ -152,9 +152,8 @@ double cut_momentum_of(const Recipe& recipe) {
 
 }  // namespace
 
-std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
-                                                   const std::vector<ParamSpec>& specs) {
-  OuterMethod::Context context{.specs = specs,
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const ModelParts& model) {
+  OuterMethod::Context context{.specs = model.specs,
                                .steps = recipe.sync.steps,
                                .rule = recipe.outer.rule,
                                .lr = recipe.outer.lr,
@@ -162,12 +161,13 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = moving_slices(recipe),
+                               .slice_rows = model.schedule.slice_rows(),
                                .adam = {recipe.outer.beta2, recipe.outer.epsilon},
                                .weight_decay = recipe.outer.weight_decay,
                                .restart_every = recipe.outer.restart_every,
                                .rotates = recipe.partial.rotate_every > 0,
                                .keeps_fast = recipe.partial.owner_view == "fast",
-                               .gradient_step = assemble_gradient_step(recipe, specs)};
+                               .gradient_step = assemble_gradient_step(recipe, model.specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
@@ -194,7 +194,7 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 }
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
   return {.tokens_per_step = tokens,
@@ -207,6 +207,7 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .bytes_down = bytes_per_parameter(recipe.codec.down),
           .piece_bytes_up = bytes_of(recipe.codec.up),
           .piece_bytes_down = bytes_of(recipe.codec.down),
+          .fragments = fragment_rows(*method, model.specs),
           .updates = assemble_wire(recipe.codec.down, 0).rounds(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};

@@ -56,15 +56,15 @@ Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<
     return fail(ExitCode::usage, spec.base_file, ": say model.vocab, or nothing can be planned");
   TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, vocab));
   const CostSettings settings = cost_settings(recipe, model);
-  return ResolvedUnit{.recipe = comparable_settings(recipe),
-                      .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
-                      .cost_settings = settings,
-                      .workload = workload_of(model.plan, model.specs, model.family->cost(),
-                                              *assemble_method(recipe, model.specs), settings,
-                                              static_cast<double>(recipe.slots)),
-                      .rounds = recipe.rounds,
-                      .slots = recipe.slots,
-                      .eval_every = recipe.eval.every};
+  return ResolvedUnit{
+      .recipe = comparable_settings(recipe),
+      .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
+      .cost_settings = settings,
+      .workload = workload_of(model.plan, model.specs, model.family->cost(), *assemble_method(recipe, model),
+                              settings, static_cast<double>(recipe.slots)),
+      .rounds = recipe.rounds,
+      .slots = recipe.slots,
+      .eval_every = recipe.eval.every};
 }
 
 /// The first line that a command prints; "" when it fails.

@@ -98,6 +98,8 @@ struct MethodRun {
   std::function<RowSet(SlotId)> owned;  ///< default: everything
   std::set<std::string> cut;
   bool keeps_fast = false, fast_for_all = false;
+  std::string down = "fp32";  ///< codec.down, with this share of error feedback
+  double down_feedback = 0;
 };
 
 class MethodRig {
@@ -136,6 +138,7 @@ class MethodRig {
     parts.specs = run_.specs;
     parts.method = method_;
     parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast};
+    parts.down = down();
     for (const ParamSpec& spec : run_.specs) {
       HostTensor ones = HostTensor::zeros(DType::f32, spec.shape);
       std::ranges::fill(ones.as<float>(), 1.0f);
@@ -209,6 +212,14 @@ class MethodRig {
     const auto values = decoded->tensors.at(name).as<float>();
     return {values.begin(), values.end()};
   }
+  /// The coordinator comes back and finds no committed state: it has to begin at its newest checkpoint.
+  void lose_committed_states() {
+    coordinator.reset();
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path() / "log")) {
+      if (entry.path().filename().string().starts_with("state-")) std::filesystem::remove(entry.path());
+    }
+    open();
+  }
   const OuterMethod& method() const { return *method_; }
 
   std::unique_ptr<Coordinator> coordinator;
@@ -221,6 +232,7 @@ class MethodRig {
     std::unique_ptr<Worker> worker;
   };
 
+  Wire down() const { return {Registry<Codec>::builtin().make(run_.down, {}), run_.down_feedback}; }
   std::string slots_folder() const { return (folder_.path() / "slots").string(); }
   Result<std::unique_ptr<WorkerParts>> parts() const {
     auto parts = std::make_unique<WorkerParts>();
@@ -237,6 +249,7 @@ class MethodRig {
     parts->trainer = {.seed = 5, .batch = 1, .clip = {.mode = ClipSettings::Mode::off}};
     parts->cut = {.params = run_.cut, .keeps_fast = run_.keeps_fast};
     parts->fast_for_all = run_.fast_for_all;
+    parts->down = down();
     parts->rounds = Version{run_.rounds};
     return parts;
   }
@@ -251,5 +264,28 @@ class MethodRig {
   std::vector<Member> members_;
   std::uint64_t made_ = 0;
 };
+
+/// Neither the number of workers nor the death of any, or of the coordinator, changes a bit of the run.
+inline void expect_the_same_whoever_dies(MethodRun run) {
+  run.rounds = 5;
+  std::vector<std::string> undisturbed;
+  {
+    MethodRig rig(run);
+    ASSERT_TRUE(rig.finish());
+    undisturbed = rig.story();
+    ASSERT_EQ(undisturbed.size(), 5 * rig.method().fragments().size());
+  }
+  run.workers = 2;
+  int died = 0;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    MethodRig rig(run);
+    ASSERT_TRUE(rig.finish_while_all_die(random, seed == 0 ? 0 : 3));
+    ASSERT_EQ(rig.story(), undisturbed);
+    died += rig.died;
+  }
+  EXPECT_GT(died, 15);
+}
 
 }  // namespace tessera::testing
