@@ -317,6 +317,5 @@ void Merger::add_updates(const Part& part, const std::vector<const MergeInput*>&
     updates.push_back(std::move(update));
   });
 }
-}
 
 }  // namespace tessera
