@@ -52,9 +52,13 @@ void Step::start(const event::Start& event) {
   because(detail::describe("epoch ", event.epoch, " begins"));
   if (s_.settings.mode == Mode::drop && s_.settings.arrivals_per_merge == 0) {
     const bool derived = s_.settings.deadline == Duration{};
+    const std::string wait =
+        s_.settings.window
+            ? detail::describe("as long as no slot notices, at most ", s_.settings.window->cap, " s")
+            : detail::describe(derived ? "at least " : "",
+                               seconds(derived ? s_.settings.grace() : s_.settings.deadline), " s");
     note(detail::describe("mode drop: a merge needs ", s_.settings.needed(), " of ", s_.settings.slots(),
-                          " contributions, and then waits for the others for ", derived ? "at least " : "",
-                          seconds(derived ? s_.settings.grace() : s_.settings.deadline), " s"));
+                          " contributions, and then waits for the others for ", wait));
   }
   const Version last = s_.version(s_.last_fragment());
   // The predecessor may have died between the commit and the checkpoint.
@@ -84,6 +88,7 @@ void Step::start(const event::Start& event) {
       }
     }
     s_.fragments[f].merging = true;
+    s_.fragments[f].sealed_at = now_;
     note(detail::describe("redoing the merge that was sealed before the restart (version ",
                           ledger.version.value + 1, ")"));
     emit(action::Merge{*ledger.sealed});

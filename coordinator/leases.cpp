@@ -82,7 +82,7 @@ void Step::send_what_it_missed(const From& from, const Heartbeat& heartbeat) {
   for (SlotId slot : slots) {
     auto believed = believes.find(slot);
     const SlotLedger& known = s_.ledger.slot(slot);
-    if (known.behind || believed == believes.end() || believed->second != known.attempt)
+    if (must_come_back(slot) || believed == believes.end() || believed->second != known.attempt)
       bring_up_to_date(slot);
   }
   if (slots.empty()) return;
@@ -212,8 +212,13 @@ void Step::lease(SlotId slot, const Incarnation& holder, const std::string& reas
 void Step::bring_up_to_date(SlotId slot) {
   const bool merging = std::any_of(s_.fragments.begin(), s_.fragments.end(),
                                    [](const State::Fragment& fragment) { return fragment.merging; });
-  if (!s_.ledger.slot(slot).behind) return grant(slot);
+  if (!must_come_back(slot)) return grant(slot);
   if (!merging) lease_again(slot, "it was left out of a merge");  // else after the merge
+}
+
+/// A merge did without the slot, whose attempt's work is in vain since: not where the next one takes it.
+bool Step::must_come_back(SlotId slot) const {
+  return s_.ledger.slot(slot).behind && !s_.settings.takes_late;
 }
 
 /// Sends the holder back to the slot's last good state. Were it gone, assign() would find another one.
@@ -231,7 +236,7 @@ void Step::grant(SlotId id) {
   grant.slot_state = slot.state;
   const FragmentId last = s_.last_fragment();
   grant.evaluate = wants_evaluation(last, slot.holder);
-  grant.save_state = s_.settings.checkpoint_due(Version{s_.version(last).value + 1});
+  grant.save_state = brings_state(s_.version(last));
   send(slot.holder, grant);
 }
 

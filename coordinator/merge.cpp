@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <deque>
 #include <optional>
 #include <set>
 
+#include "base/parallel.h"
 #include "base/pieces.h"
 #include "base/text.h"
+#include "coordinator/blend.h"
+#include "coordinator/kernels/kernels.h"
+#include "coordinator/slot_mean.h"
 
 namespace tessera {
 namespace {
@@ -55,78 +60,6 @@ void for_each_piece(const TensorMap& pieces, const ParamSpec& spec, Visit visit)
   }
 }
 
-/// The share that rows of one parameter have in a merge: the mean of what their owners brought, and how many
-/// there were for each row.
-struct Mean {
-  std::int64_t first;  ///< the first of the rows; all that follows counts from it
-  std::span<double> sum;
-  std::vector<std::int32_t> owners;  ///< m per row
-  std::vector<double> squares;       ///< of all contributions' deltas, per row
-
-  Mean(std::span<double> zeros, Rows range)
-      : first(range.begin), sum(zeros), owners(range.count()), squares(range.count()) {}
-
-  void add(const ParamSpec& spec, Rows rows, std::span<const float> values, std::span<const float> start) {
-    const auto width = static_cast<std::size_t>(spec.row_size());
-    for (std::int64_t row = rows.begin - first; row < rows.end - first; ++row) {
-      const std::size_t offset = offset_of(spec, row);
-      const float* const brought = values.data() + offset_of(spec, first + row - rows.begin);
-      double row_squares = 0;
-      for (std::size_t i = 0; i < width; ++i) {
-        const double value = static_cast<double>(brought[i]);
-        const double delta = start.empty() ? value : static_cast<double>(start[offset + i]) - value;
-        sum[offset + i] += delta;
-        row_squares += delta * delta;
-      }
-      squares[row] += row_squares;
-      ++owners[row];
-    }
-  }
-
-  /// Everything that the inputs, in slot order, hold of these rows of `spec`; as differences from `start`
-  /// unless that is empty.
-  void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs, std::span<const float> start,
-            std::int32_t average_over) {
-    for (const MergeInput* input : inputs) {
-      for_each_piece(input->pieces, spec, [&](Rows rows, std::span<const float> values) {
-        const std::int64_t end = first + static_cast<std::int64_t>(owners.size());
-        if (rows.end <= first || end <= rows.begin) return;  // another range of the fragment's
-        TESSERA_CHECK(first <= rows.begin && rows.end <= end, ": a piece of ", spec.name, " in two ranges");
-        add(spec, rows, values, start);
-      });
-    }
-    divide(spec, average_over);
-  }
-
-  void divide(const ParamSpec& spec, std::int32_t average_over) {
-    for (std::int64_t row = 0; row < static_cast<std::int64_t>(owners.size()); ++row) {
-      const std::int32_t divisor = average_over > 0 ? average_over : owners[row];
-      if (owners[row] == 0 || divisor < 2) continue;  // dividing by one changes nothing
-      for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= divisor;
-    }
-  }
-
-  /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
-  template <class Visit>
-  void for_each_run(Visit visit) const {
-    const std::int64_t rows = static_cast<std::int64_t>(owners.size());
-    for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
-      while (end < rows && owners[end] == owners[begin]) ++end;
-      visit(Rows{first + begin, first + end}, owners[begin]);
-    }
-  }
-
-  double squares_of(Rows rows) const {
-    double total = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares[row - first];
-    return total;
-  }
-  /// The mean of some of the rows.
-  std::span<double> of(const ParamSpec& spec, Rows rows) const {
-    return sum.subspan(offset_of(spec, rows.begin - first), offset_of(spec, rows.count()));
-  }
-};
-
 /// What the owners of a range go on with: the mean of what they brought; of a single one, its very bits
 /// (start - (start - end) is the end but for one that is 2^29 times smaller).
 void store_fast(const Update& update, const std::vector<const MergeInput*>& inputs, std::span<float> fast) {
@@ -143,14 +76,6 @@ void store_fast(const Update& update, const std::vector<const MergeInput*>& inpu
                                            offset_of(*update.spec, both.begin - update.rows.begin)));
     });
   }
-}
-
-double norm_of(const std::vector<Update>& updates) {
-  double squares = 0;
-  for (const Update& update : updates) {
-    for (double value : update.delta) squares += value * value;
-  }
-  return std::sqrt(squares);
 }
 
 std::span<float> floats_of(TensorMap& tensors, const std::string& name, const ParamSpec& spec) {
@@ -171,12 +96,28 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
   return sorted;
 }
 
-void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float> theta) {
+void store_buffer_mean(const SlotMean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
-    std::ranges::transform(mean.of(spec, rows), theta.begin() + offset_of(spec, rows.begin),
+    std::ranges::transform(mean.mean_of(rows), theta.begin() + offset_of(mean.spec(), rows.begin),
                            [](double value) { return static_cast<float>(value); });
   });
+}
+
+/// What each input holds of a range of a parameter.
+std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec, Rows range,
+                                                 const std::vector<const MergeInput*>& inputs) {
+  std::vector<std::vector<BroughtRows>> brought;
+  for (const MergeInput* input : inputs) {
+    auto& rows = brought.emplace_back();
+    for_each_piece(input->pieces, spec, [&](Rows piece, std::span<const float> values) {
+      if (piece.end <= range.begin || range.end <= piece.begin) return;  // of another range
+      TESSERA_CHECK(range.begin <= piece.begin && piece.end <= range.end, ": a piece of ", spec.name,
+                    " lies in two ranges of a fragment");
+      rows.push_back({piece, values});
+    });
+  }
+  return brought;
 }
 
 Status check_piece(const std::string& name, const HostTensor& tensor,
@@ -192,6 +133,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor,
   if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
     return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
   }
+  if (merge_kernels().finite(values.data(), values.size())) return {};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
@@ -284,73 +226,87 @@ Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMa
   return tessera::validate(contribution, expected(fragment, owned), specs_);
 }
 
-/// A merge under way.
-struct Merger::Merge {
-  std::vector<const MergeInput*> inputs;  ///< in slot order
-  std::vector<double> sums;               ///< of the whole fragment: a method sees all of it at once
-  std::span<double> rest;                 ///< of sums, still zero
+MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
+                           TensorMap& theta, TensorMap& state) const {
+  const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
+  const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
+  // Of the whole fragment: a method sees all of it at once.
+  const auto elements = static_cast<std::size_t>(elements_in(rows, specs_));
+  const Buffer memory = scratch_.take(elements * sizeof(double));
+  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), elements);
+  std::deque<SlotMean> means;  // of the fragment's ranges, parameters in the order of the specs
+  std::vector<std::pair<SlotMean*, std::size_t>> blocks;
+  for (const ParamSpec& spec : specs_) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end()) continue;
+    for (const Rows& range : ranges->second) {
+      const std::size_t count = offset_of(spec, range.count());
+      const bool from_start =
+          spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
+      std::span<const float> start;
+      if (from_start) start = floats_of(theta, spec.name, spec).subspan(offset_of(spec, range.begin), count);
+      SlotMean& mean =
+          means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
+                             spec.role == Role::weight ? settings_.average_over : 0, rest.first(count));
+      rest = rest.subspan(count);
+      if (spec.role == Role::weight && method_->weighs()) {
+        mean.fill([&](const Blended& into) { blend(*method_, spec, range, ordered, start, into); });
+        continue;
+      }
+      for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
+    }
+  }
+  parallel_for(blocks.size(), settings_.threads,
+               [&](std::size_t i) { blocks[i].first->take(blocks[i].second); });
+
   std::vector<Update> updates;
   MergeOutcome outcome;
-};
+  double norm_squares = 0;
+  for (const SlotMean& mean : means) {
+    const std::string& name = mean.spec().name;
+    if (mean.spec().role == Role::buffer) {
+      store_buffer_mean(mean, floats_of(theta, name, mean.spec()));
+      continue;
+    }
+    norm_squares += mean.norm_squares();
+    add_updates(mean, ordered, theta, state, updates, outcome);
+  }
+  outcome.delta_norm = std::sqrt(norm_squares);
+  outcome.outer = method_->apply(version.value, updates);
+  return outcome;
+}
 
-void Merger::merge_rows(Merge& merge, const ParamSpec& spec, Rows range, TensorMap& theta,
-                        TensorMap& state) const {
-  const std::string& name = spec.name;
-  const std::span<float> values = floats_of(theta, name, spec),
-                         before =
-                             values.subspan(offset_of(spec, range.begin), offset_of(spec, range.count()));
-  const bool from_start =
-      spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
-  Mean mean(merge.rest.first(before.size()), range);
-  merge.rest = merge.rest.subspan(before.size());
-  mean.take(spec, merge.inputs, from_start ? std::span<const float>(before) : std::span<const float>(),
-            spec.role == Role::weight ? settings_.average_over : 0);
-  if (spec.role == Role::buffer) return store_buffer_mean(spec, mean, values);
-  const std::vector<std::string> kinds = state_names(name);
+/// What the method is to apply of a parameter's mean, and what nobody contributed to.
+void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                         TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const {
+  const ParamSpec& spec = mean.spec();
+  const std::vector<std::string> kinds = state_names(spec.name);
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
     if (contributions == 0) {
-      merge.outcome.uncovered += static_cast<std::int64_t>(count);
-      merge.outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
-      add_rows(merge.outcome.uncovered_rows, name, rows);
+      outcome.uncovered += static_cast<std::int64_t>(count);
+      outcome.uncovered_pieces.push_back(piece_name(spec.name, rows, spec.rows()));
+      add_rows(outcome.uncovered_rows, spec.name, rows);
       return;
     }
     Update update{.spec = &spec,
                   .rows = rows,
-                  .theta = values.subspan(begin, count),
-                  .delta = mean.of(spec, rows),
+                  .theta = floats_of(theta, spec.name, spec).subspan(begin, count),
+                  .delta = mean.mean_of(rows),
                   .state = {},
                   .owners = contributions,
-                  .cut = is_cut(name),
-                  .squares = mean.squares_of(rows)};
+                  .cut = is_cut(spec.name),
+                  .squares = mean.squares_of(rows),
+                  .threads = settings_.threads};
     for (const std::string& kind : kinds) {
-      update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
+      update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));
     }
     if (settings_.keeps_fast && update.cut) {
-      store_fast(update, merge.inputs, floats_of(state, fast_prefix + name, spec).subspan(begin, count));
+      store_fast(update, inputs, floats_of(state, fast_prefix + spec.name, spec).subspan(begin, count));
     }
-    merge.outcome.updated += static_cast<std::int64_t>(count);
-    merge.updates.push_back(std::move(update));
+    outcome.updated += static_cast<std::int64_t>(count);
+    updates.push_back(std::move(update));
   });
-}
-
-MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
-                           TensorMap& theta, TensorMap& state) const {
-  const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
-  Merge merge{.inputs = in_slot_order(inputs),
-              .sums = std::vector<double>(static_cast<std::size_t>(elements_in(rows, specs_))),
-              .rest = {},
-              .updates = {},
-              .outcome = {}};
-  merge.rest = merge.sums;
-  for (const ParamSpec& spec : specs_) {
-    const auto ranges = rows.find(spec.name);
-    if (ranges == rows.end()) continue;
-    for (const Rows& range : ranges->second) merge_rows(merge, spec, range, theta, state);
-  }
-  merge.outcome.delta_norm = norm_of(merge.updates);
-  merge.outcome.outer = method_->apply(version.value, merge.updates);
-  return std::move(merge.outcome);
 }
 
 }  // namespace tessera

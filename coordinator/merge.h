@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buffer_pool.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/params.h"
@@ -16,11 +17,14 @@
 
 namespace tessera {
 
+class SlotMean;
+
 /// What one slot brings to a merge: F32 tensors by piece_name ("blocks.0.mlp.up[0:64]", or the bare name of a
 /// whole parameter).
 struct MergeInput {
   SlotId slot;
   TensorMap pieces;
+  Brought brought{};
 };
 
 struct MergeOutcome {
@@ -42,7 +46,8 @@ struct MergeSettings {
   /// partial.average = "slots": divide by so many instead of by the m owners that contributed. 0: by owners.
   std::int32_t average_over = 0;
   bool brings_changes =
-      false;  ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
+      false;        ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
+  int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
@@ -78,8 +83,8 @@ class Merger {
                      TensorMap& theta, TensorMap& state) const;
 
  private:
-  struct Merge;
-  void merge_rows(Merge& merge, const ParamSpec& spec, Rows range, TensorMap& theta, TensorMap& state) const;
+  void add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                   TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const;
   bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }
   std::vector<std::string> state_names(const std::string& param) const;
 
@@ -87,6 +92,7 @@ class Merger {
   std::shared_ptr<const OuterMethod> method_;
   MergeSettings settings_;
   std::vector<RowSet> fragments_;
+  BufferPool scratch_;
 };
 
 }  // namespace tessera

@@ -92,16 +92,32 @@ bool Step::was_given(const From& from, const Offer& offer) {
     alarm(from, offer);
     return true;
   }
+  if (s_.settings.arrivals_per_merge > 0 && waits_for_merge(offer.key)) {
+    because("it is being merged");  // the slot goes on from a version that holds it
+    return true;
+  }
   because("already taken");
   emit(action::Send{from.peer, Taken{offer.key, offer.contribution.digest}});
   return true;
+}
+
+/// Whether a contribution that was taken is in no committed version yet.
+bool Step::waits_for_merge(const MergeKey& key) const {
+  const FragmentLedger& ledger = s_.ledger.fragment(key.fragment);
+  const auto is_it = [&](const StagedRecord& c) {
+    return c.key.slot == key.slot && c.key.version == key.version;
+  };
+  const bool sealed = ledger.sealed && std::any_of(ledger.sealed->contributions.begin(),
+                                                   ledger.sealed->contributions.end(), is_it);
+  return sealed || std::any_of(ledger.staged.begin(), ledger.staged.end(),
+                               [&](const StagedEntry& entry) { return is_it(entry.record); });
 }
 
 bool Step::fits_version(const MergeKey& key) {
   if (!s_.settings.rules.check_version) return true;
   const Version head = s_.version(key.fragment);
   const SlotLedger::Given& given = s_.ledger.slot(key.slot).given[key.fragment.value];
-  const bool any_version = s_.settings.arrivals_per_merge > 0;
+  const bool any_version = s_.settings.any_version();
   const bool fits = key.version > given.version && (any_version ? key.version <= head : key.version == head);
   const bool closed = !any_version && s_.fragments[key.fragment.value].merging;  // sealed without it
   if (fits && !closed && head < s_.settings.rounds) return true;
@@ -177,7 +193,9 @@ void Step::stage(const State::Pending& pending) {
   emit(action::Stage{offer.key, offer.contribution.digest});
   append(record);
   s_.failed_grants.erase(offer.key.slot);
-  if (s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
+  // Where every contribution makes a version, the slot hears of it with that version: merged().
+  if (s_.settings.rules.stage_before_taken && s_.settings.arrivals_per_merge == 0)
+    emit(action::Send{pending.peer, taken});
   because(detail::describe(
       "slot ", offer.key.slot, "'s contribution to version ", offer.key.version.value + 1, " taken, ",
       s_.ledger.fragment(offer.key.fragment).staged.size(), " of ", s_.settings.slots()));
@@ -217,8 +235,12 @@ void Step::try_close(FragmentId fragment) {
   State::Fragment& state = s_.fragments[fragment.value];
   const FragmentLedger& ledger = s_.ledger.fragment(fragment);
   if (s_.ending || s_.finished || state.merging || ledger.version >= s_.settings.rounds) return;
-  if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed())
+  if (!state.first_at && !ledger.staged.empty()) state.first_at = now_;
+  if (!state.quorum_at && static_cast<std::int32_t>(ledger.staged.size()) >= s_.settings.needed()) {
     state.quorum_at = now_;
+    if (s_.settings.window)
+      state.wait = grace_of(*s_.settings.window, ledger.staged, now_ - *state.first_at, state.merge_took);
+  }
   // While a version waits for its evaluation nothing else is merged: what is evaluated are the parameters of
   // that moment, whoever has to do it.
   if (s_.ledger.fragment(s_.last_fragment()).unrated) return;
@@ -248,6 +270,7 @@ void Step::close(FragmentId fragment, std::vector<StagedRecord> contributions) {
   }
   alarm_about(sealed, held_before);
   s_.fragments[fragment.value].merging = true;
+  s_.fragments[fragment.value].sealed_at = now_;
   emit(action::Merge{std::move(sealed)});
 }
 
@@ -264,11 +287,14 @@ void Step::merged(const event::Merged& event) {
                       sealed.left_out, sealed.held};
   commit.evaluate = event.fragment == s_.last_fragment() && s_.settings.evaluation_due(event.version);
   commit.totals = totals_of(sealed, event, seconds(now_ - state.opened));
+  for (const StagedRecord& contribution : sealed.contributions) {
+    if (s_.settings.any_version())
+      commit.totals.staleness.push_back(sealed.version.value - contribution.key.version.value);
+  }
   state = State::Fragment{
-      {event.fragment, event.version, event.parameters, commit.chain, event.fast, event.update},
-      false,
-      now_,
-      std::nullopt};
+      .head = {event.fragment, event.version, event.parameters, commit.chain, event.fast, event.update},
+      .opened = now_,
+      .merge_took = now_ - state.sealed_at};
   std::set<Incarnation> holders;
   for (const SlotLedger& slot : s_.ledger.slots) {
     if (s_.members.serving(slot.holder)) holders.insert(slot.holder);
@@ -276,6 +302,9 @@ void Step::merged(const event::Merged& event) {
   const std::uint64_t fast = event.fast && s_.settings.fast_for_all ? event.fast->size : 0;
   const std::uint64_t parameters = event.update ? event.update->blob.size : event.parameters.size;
   commit.totals.bytes_down = (parameters + fast) * holders.size();
+  // Of versions that are single contributions, everybody takes one after its own, as a whole.
+  if (s_.settings.arrivals_per_merge > 0)
+    commit.totals.bytes_down = event.parameters.size * sealed.contributions.size();
   const std::size_t before = out_.actions.size();
   append(commit);
   because(detail::describe("version ", event.version, " committed"));
@@ -287,15 +316,29 @@ void Step::merged(const event::Merged& event) {
   if (event.fragment == s_.last_fragment() && s_.settings.checkpoint_due(event.version)) {
     emit(action::Checkpoint{event.fragment, event.version});
   }
+  if (s_.settings.arrivals_per_merge > 0) tell_what_is_merged(sealed);
   emit(action::Discard{sealed.contributions});
-  emit(action::Retire{event.fragment, old.version});
+  retire(event.fragment, old.version);
   // A slot whose holder is gone waits for it, or for somebody with room (bring_up_to_date(), assign()).
   for (SlotId slot : sealed.left_out) {
-    if (is_held(slot) && s_.ledger.slot(slot).behind)
+    if (is_held(slot) && must_come_back(slot))
       lease_again(slot, detail::describe("it was left out of version ", event.version));
   }
   try_close(event.fragment);
   finish_if_done();
+}
+
+/// The slots whose work a new version is go on from it, or from a newer one.
+void Step::tell_what_is_merged(const SealedRecord& sealed) {
+  for (const StagedRecord& contribution : sealed.contributions)
+    send(s_.ledger.slot(contribution.key.slot).holder, Taken{contribution.key, contribution.digest});
+}
+
+/// Where every contribution makes a version, a slot that fetches one may be overtaken: it has until all slots
+/// have brought another on average.
+void Step::retire(FragmentId fragment, Version old) {
+  const std::int64_t stay = s_.settings.arrivals_per_merge > 0 ? s_.settings.slots() : 0;
+  if (old.value - stay >= 0) emit(action::Retire{fragment, Version{old.value - stay}});
 }
 
 // ---- publishing and evaluating ----
@@ -314,8 +357,14 @@ Publish Step::publication(FragmentId fragment, const Incarnation& to) const {
   publish.head = s_.fragments[fragment.value].head;
   publish.last = publish.head.version >= s_.settings.rounds;
   publish.evaluate = wants_evaluation(fragment, to);
-  publish.save_state = s_.settings.checkpoint_due(Version{publish.head.version.value + 1});
+  publish.save_state = brings_state(publish.head.version);
   return publish;
+}
+
+/// Whether what starts from a version brings the slot's state: a checkpoint is made with it. Where it may be
+/// merged later than that, any may be the slot's last one before a checkpoint.
+bool Step::brings_state(Version from) const {
+  return s_.settings.any_version() || s_.settings.checkpoint_due(Version{from.value + 1});
 }
 
 bool Step::wants_evaluation(FragmentId fragment, const Incarnation& from) const {

@@ -34,6 +34,13 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   metrics_.add(metric::flops_saved, std::max(0.0, work.flops_uncut - work.flops));
   if (work.loss_weight > 0) metrics_.set(metric::loss, work.loss_sum / work.loss_weight);
   if (commit.totals.uncovered > 0) metrics_.add(metric::uncovered_rounds);
+  std::int64_t oldest = 0, late = 0;
+  for (const std::int64_t staleness : commit.totals.staleness) {
+    oldest = std::max(oldest, staleness);
+    late += staleness > 0 ? 1 : 0;
+  }
+  metrics_.set(metric::staleness, static_cast<double>(oldest));
+  metrics_.add(metric::late, static_cast<double>(late));
   metrics_.set(metric::uncovered_coordinates, static_cast<double>(commit.totals.uncovered));
   metrics_.add(metric::left_out, static_cast<double>(commit.left_out.size()));
   if (!commit.left_out.empty()) metrics_.set(metric::exact, 0);
@@ -45,6 +52,8 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     metrics_.observe(metric::phase_seconds, known->second.wire / contributions, "wire");
     metrics_.observe(metric::phase_seconds, known->second.commit, "commit");
+    for (const auto& [name, value] : known->second.parts)
+      metrics_.observe(metric::merge_part_seconds, value, name);
   }
   if (work.steps > 0)
     metrics_.observe(metric::step_seconds, work.compute_seconds / static_cast<double>(work.steps));
@@ -99,6 +108,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   row["bytes_up"] = totals.bytes_up;
   row["bytes_down"] = totals.bytes_down;
   row["contributions"] = totals.contributions;
+  if (!totals.staleness.empty()) row["staleness"] = totals.staleness;
   row["uncovered"] = totals.uncovered;
   for (SlotId slot : commit.left_out) row["left_out"].push_back(slot.value);
   for (const HeldSlice& slice : commit.held) row["held"][slice.name] = slice.merges;
@@ -116,6 +126,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     phases["wire"] = known->second.wire / contributions;
     phases["commit"] = known->second.commit;
+    phases["parts"] = known->second.parts;
     phases["step_by_slot"] = known->second.step_by_slot;
   }
   row["seconds"] = phases;

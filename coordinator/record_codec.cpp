@@ -30,8 +30,9 @@ NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Work, steps, units, loss_sum, loss_weight, fi
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Ready, data, numerics)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(Evaluated, version, loss_sum, weight, bytes, words)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OuterReport, lr, cut_lr, agreement, persistence)
-NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(MergeTotals, work, contributions, bytes_up, bytes_down, round_seconds,
-                                   merge_seconds, uncovered, delta_norm, outer)
+NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE_WITH_DEFAULT(MergeTotals, work, contributions, bytes_up, bytes_down,
+                                                round_seconds, merge_seconds, uncovered, delta_norm,
+                                                staleness, outer)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(OpenRecord, epoch, job, slots, fragments)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(FactsRecord, facts)
 NLOHMANN_DEFINE_TYPE_NON_INTRUSIVE(LeaseRecord, slot, attempt, holder, reason)

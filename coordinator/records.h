@@ -90,6 +90,8 @@ struct MergeTotals {
   double merge_seconds = 0;
   std::int64_t uncovered = 0;  ///< trained coordinates that nobody contributed to
   double delta_norm = 0;       ///< L2 norm of the merged delta (or gradient)
+  /// Where contributions may be late: versions made since each one's start, in the sealed record's order.
+  std::vector<std::int64_t> staleness;
   OuterReport outer;
   auto operator<=>(const MergeTotals&) const = default;
 };

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "base/pieces.h"
 #include "comm/storage/files.h"
@@ -32,8 +33,9 @@ const CommitRecord* commit_of(const std::vector<Record>& records, FragmentId fra
 }  // namespace
 
 Result<Buffer> Coordinator::slot_state(SlotId slot, const Digest& digest) const {
-  const auto kept = slot_states_.find(slot);
-  if (kept != slot_states_.end() && kept->second.first == digest) return kept->second.second;
+  if (const auto of_slot = slot_states_.find(slot); of_slot != slot_states_.end()) {
+    if (const auto kept = of_slot->second.find(digest); kept != of_slot->second.end()) return kept->second;
+  }
   if (parts_.slots_folder.empty()) {
     return fail(ExitCode::storage, "the state of slot ", slot, " did not come with its contribution");
   }
@@ -42,6 +44,23 @@ Result<Buffer> Coordinator::slot_state(SlotId slot, const Digest& digest) const 
   TESSERA_ASSIGN(const SafetensorsFile state, decode_safetensors(bytes, file.string()));
   if (state_digest(state.tensors) == digest) return bytes;
   return fail(ExitCode::storage, file.string(), " is damaged: it does not have the digest in its name");
+}
+
+/// Besides what a checkpoint may still ask for: the state at the newest commit, and those of what is staged.
+void Coordinator::keep_slot_state(SlotId slot, const Digest& digest, const Buffer& state) {
+  std::set<Digest> wanted{state_.ledger.slot(slot).committed_state};
+  for (const FragmentLedger& fragment : state_.ledger.fragments) {
+    for (const StagedEntry& entry : fragment.staged) {
+      if (entry.record.key.slot == slot) wanted.insert(entry.record.slot_state);
+    }
+    if (!fragment.sealed) continue;
+    for (const StagedRecord& record : fragment.sealed->contributions) {
+      if (record.key.slot == slot) wanted.insert(record.slot_state);
+    }
+  }
+  std::map<Digest, Buffer>& kept = slot_states_[slot];
+  std::erase_if(kept, [&](const auto& entry) { return !wanted.contains(entry.first); });
+  kept.insert_or_assign(digest, state);
 }
 
 std::optional<Buffer> Coordinator::older_slot_state(SlotId slot, Digest& digest) const {
@@ -105,7 +124,9 @@ Status Coordinator::recover() {
   std::vector<Digest> wanted;
   for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
     const FragmentLedger& fragment = ledger.fragments[f];
-    start_.heads.push_back(offer_head({static_cast<std::int32_t>(f)}, fragment.version, fragment.chain));
+    const FragmentId id{static_cast<std::int32_t>(f)};
+    start_.heads.push_back(
+        offer_head(id, fragment.version, fragment.chain, parameters_blob(id, fragment.version)));
     for (const StagedEntry& entry : fragment.staged) {
       wanted.push_back(entry.record.digest);
       if (!store_->staged(entry.record.digest).ok()) start_.missing.push_back(entry.record.digest);

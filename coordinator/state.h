@@ -46,6 +46,8 @@ struct CoordinatorSettings {
   std::int32_t quorum = 0;  ///< drop mode: contributions without which no merge closes; 0: two thirds
   Duration deadline{};      ///< drop mode: for the others, once the quorum is there; 0: see drop_deadline()
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
+  bool takes_late = false;                   ///< OuterMethod::takes_late
+  std::optional<GraceWindow> window{};       ///< drop mode: instead of a deadline
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
   std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last
@@ -62,6 +64,7 @@ struct CoordinatorSettings {
   // Every other timeout derives from the lease.
   Duration patience() const { return 15 * lease; }  ///< for expected workers that do not come
   Duration grace() const { return 2 * lease; }      ///< drop mode: after the quorum
+  bool any_version() const { return takes_late || arrivals_per_merge > 0; }
   std::int32_t needed() const { return quorum > 0 ? quorum : (2 * slots() + 2) / 3; }
   bool evaluation_due(Version version) const {
     return evaluate && (version == rounds || (eval_every > 0 && version.value % eval_every == 0));
@@ -183,7 +186,12 @@ struct State {
     FragmentHead head;
     bool merging = false;  ///< SEALED, Merged not yet back
     Instant opened{};
-    std::optional<Instant> quorum_at;  ///< drop mode
+    std::optional<Instant> quorum_at{};  ///< drop mode
+    // For the grace window: when the first contribution was there, when the merge was sealed, what the last
+    // one took from then to its commit, and the window that was chosen with the quorum.
+    std::optional<Instant> first_at{};
+    Instant sealed_at{};
+    Duration merge_took{}, wait{};
   };
   std::vector<Fragment> fragments;
   struct Pending {  ///< an offer that is being fetched
@@ -214,8 +222,12 @@ struct State {
 /// When decide() wants a Tick at the latest.
 Instant wake_at(const State& state);
 /// Drop mode: when a merge that has its quorum closes without the others: sync.deadline later, or without
-/// that two leases, or half the time that the quorum took if that is longer.
+/// that two leases, or half the time that the quorum took if that is longer; with a grace window after that.
 Instant drop_deadline(const State& state, const State::Fragment& fragment);
+/// How long a merge with a quorum may wait so that the quickest of the slots that came does not notice:
+/// share * (steps * its step time - from the first contribution to the quorum - the last merge), clamped.
+Duration grace_of(const GraceWindow& window, const std::vector<StagedEntry>& there, Duration quorum_took,
+                  Duration merge_took);
 /// What a fragment holds of each slice.
 std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment);
 

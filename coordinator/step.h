@@ -46,6 +46,7 @@ class Step {
   void lease_again(SlotId slot, const std::string& reason);
   void grant(SlotId slot);
   void bring_up_to_date(SlotId slot);
+  bool must_come_back(SlotId slot) const;
   void say_who_waits(std::size_t waiting);
   void send_what_it_missed(const From& from, const Heartbeat& heartbeat);
   std::optional<Incarnation> evaluator() const;
@@ -53,6 +54,7 @@ class Step {
   // Merges.
   bool is_offer_of_holder(const From& from, const Offer& offer);
   bool was_given(const From& from, const Offer& offer);
+  bool waits_for_merge(const MergeKey& key) const;
   bool fits_version(const MergeKey& key);
   void alarm(const From& from, const Offer& offer);
   void reject(const State::Pending& pending, const std::string& tensor, const std::string& reason);
@@ -61,6 +63,8 @@ class Step {
   void try_close_all();
   std::vector<StagedRecord> chosen(FragmentId fragment) const;
   void close(FragmentId fragment, std::vector<StagedRecord> contributions);
+  void tell_what_is_merged(const SealedRecord& sealed);
+  void retire(FragmentId fragment, Version old);
 
   // Mode drop.
   std::optional<std::string> why_without_others(FragmentId fragment,
@@ -71,6 +75,7 @@ class Step {
 
   void publish(FragmentId fragment);
   Publish publication(FragmentId fragment, const Incarnation& to) const;
+  bool brings_state(Version from) const;
   bool wants_evaluation(FragmentId fragment, const Incarnation& from) const;
 
   // Endings.

@@ -1,8 +1,10 @@
 // tessera coordinator: the coordinator's process, by hand or as a child of train and run.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <thread>
 
 #include "base/numerics.h"
 #include "comm/hash.h"
@@ -47,6 +49,11 @@ Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, cons
   return make_coordinator_endpoint(options);
 }
 
+/// Merges are bound by memory, which a few threads use up.
+int merge_threads() {
+  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
+}
+
 int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
   const std::string shared = shared_folder_of(run);
@@ -55,7 +62,8 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   const SystemClock clock;
   const StopSignals signals;
   auto role = CoordinatorRole::make(
-      run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots});
+      run, recipe,
+      {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots, merge_threads()});
   if (!role.ok()) {
     return report(role.error());
   }

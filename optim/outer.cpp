@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/parallel.h"
 #include "base/pieces.h"
 
 namespace tessera {
@@ -90,6 +91,18 @@ std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<P
   for (const std::vector<std::string>& pieces : method.fragments())
     rows.push_back(rows_of_pieces(pieces, specs));
   return rows;
+}
+
+void apply_rule(const OuterRule& rule, double lr, const Update& update) {
+  constexpr std::size_t block = 65536;  // elements
+  const std::size_t size = update.theta.size();
+  TESSERA_CHECK_EQ(update.delta.size(), size);
+  parallel_for((size + block - 1) / block, update.threads, [&](std::size_t i) {
+    const std::size_t begin = i * block, count = std::min(block, size - begin);
+    std::vector<std::span<float>> state;
+    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, count));
+    rule.apply(lr, update.theta.subspan(begin, count), update.delta.subspan(begin, count), state);
+  });
 }
 
 std::vector<std::string> outer_rule_names() {

@@ -66,7 +66,10 @@ struct Update {
   std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+  int threads = 1;     ///< that may share the work on it; changes no bit
 };
+/// rule.apply() on all of an update.
+void apply_rule(const OuterRule& rule, double lr, const Update& update);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
 /// `version` is made.
@@ -83,6 +86,31 @@ struct OwnRows {
   bool first = false;                   ///< the slot's first contribution: the state is all zero
   bool cut = false;
   std::int32_t owners = 1;  ///< slots that train it
+};
+
+/// What a merge knows of a contribution besides its tensors.
+struct Brought {
+  std::int64_t staleness = 0;  ///< versions made since the one that its change is counted from
+  std::int64_t steps = 0;      ///< inner steps since the slot's contribution before
+  double units = 0;            ///< units of data in them
+};
+/// What a contribution counts: its change is multiplied by `scale`, and the contributions to a merge are
+/// averaged by `weight`.
+struct Influence {
+  double weight = 1, scale = 1;
+};
+/// How the changes d of several contributions, of weights w, become one, by tensor. Where a tensor is cut,
+/// rows with the same contributions are a tensor.
+enum class Blend : std::uint8_t {
+  mean,    ///< sum(w d) / sum(w)
+  radial,  ///< as long as the mean of |d|, in the direction of the mean of d / |d|
+};
+/// How long a merge in mode drop that has its quorum waits for more (method decoupled): as long as the slots
+/// do not notice, share * (steps * step time - what the quorum took - what a merge takes), from 0 to `cap`.
+struct GraceWindow {
+  double share = 1;
+  double cap = 0;          ///< seconds
+  std::int64_t steps = 0;  ///< that slots work on before they adopt
 };
 
 /// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
@@ -108,6 +136,15 @@ class GradientStep {
   virtual void apply(std::int64_t step, std::span<const Update> updates) const = 0;  ///< step counts from 1
 };
 
+/// A codec by name, with settings that are numbers, for methods that say themselves how they encode.
+struct Encoding {
+  std::string codec;
+  std::map<std::string, double> settings;
+  double feedback = 0;  ///< Wire::feedback
+};
+/// Coordinates of a range of rows, counted from its first one, ascending.
+using Positions = std::vector<std::int64_t>;
+
 /// A method. Fragments are lists of pieces (piece_name): mostly of bare names, which are whole parameters.
 /// Every row that travels is in exactly one.
 class OuterMethod {
@@ -120,11 +157,14 @@ class OuterMethod {
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
     std::vector<RowSet> slice_rows{};  ///< rows of each slice, in all parameters that are cut; empty: none is
+    std::uint64_t seed = 0;            ///< of what the method draws
     OuterAdam adam{};
     double weight_decay = 0;                              ///< of the outer step, times its rate
     std::int64_t restart_every = 0;                       ///< restart_state()
     bool rotates = false;                                 ///< slices change their owners on the way
     bool keeps_fast = false;                              ///< partial.owner_view = "fast"
+    bool drops = false;                                   ///< mode = "drop", where merges close without late
+    std::int32_t quorum = 0;                              ///< ones once they have so many; 0: not said
     std::shared_ptr<const GradientStep> gradient_step{};  ///< for methods whose coordinator steps; else null
   };
   static constexpr const char* kind = "method";
@@ -153,8 +193,30 @@ class OuterMethod {
   /// Whether push() is to be called for every piece of a contribution.
   virtual bool changes_pushes() const { return false; }
   virtual void push(const OwnRows&) const {}
+  /// How contributions are encoded, where that is part of the method; none: as the recipe says (codec.up).
+  virtual std::optional<Encoding> encoding() const { return std::nullopt; }
+  /// Share of the coordinates that travel with a merge, on average, up and down. Below 1, coordinates() says
+  /// which: values of the others stay what they are, on both sides.
+  virtual double share() const { return 1; }
+  /// The coordinates of these rows that the merge which makes `version` is about, alike for all owners; none:
+  /// all of them.
+  virtual std::optional<Positions> coordinates(std::int64_t /*version*/, const ParamSpec&, Rows) const {
+    return std::nullopt;
+  }
+  /// A moment of the inner optimizer ("exp_avg") is averaged over its owners with every so many merges, and
+  /// they go on with the mean; 0: never, it stays with the slot.
+  virtual std::int64_t merges_per_moment(const std::string& /*moment*/) const { return 0; }
   /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
   virtual std::int32_t arrivals_per_merge() const { return 0; }
+  /// Slots keep clocks of their own: what comes after its merge goes into the next one, and is a change
+  /// (Payload::delta) from the version that the slot started from.
+  virtual bool takes_late() const { return arrivals_per_merge() > 0; }
+  /// Mode drop: how long a merge waits after its quorum, where sync.deadline does not say it.
+  virtual std::optional<GraceWindow> grace() const { return std::nullopt; }
+  /// Whether influence() and blend() say how contributions become one change; else their plain mean.
+  virtual bool weighs() const { return false; }
+  virtual Influence influence(const Brought&) const { return {}; }
+  virtual Blend blend(const ParamSpec&) const { return Blend::mean; }
 
   /// The global half: state tensors per parameter ("momentum"), zero at the start.
   virtual std::vector<std::string> state_names() const = 0;

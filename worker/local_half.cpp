@@ -11,7 +11,7 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
   const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
   for (std::size_t f = 0; f < fragments_.size(); ++f) {
     const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
-    if (replaced && parts_->method->own_share() == 0) continue;
+    if (replaced && parts_->method->own_share() == 0 && parts_->method->share() == 1) continue;
     for (const auto& [param, ranges] : fragments_[f]) {
       const std::int64_t all = replica_->params()[param].spec.rows();
       for (const Rows& rows : ranges)
@@ -19,6 +19,17 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
     }
   }
   return view;
+}
+
+/// Of a view, the slot's own rows as they were in the version that the slot adopted.
+TensorMap Worker::bases_of(const SlotRun& run, const TensorMap& view) const {
+  TensorMap bases;
+  if (!parts_->method->takes_late() || parts_->method->payload() != Payload::delta) return bases;
+  for (const auto& [name, own] : pieces_of(view, run.owned, replica_->params().specs())) {
+    const PieceRows piece = rows_of_piece(name, own.shape.empty() ? 1 : own.shape[0]);
+    bases.emplace(name, *find_rows(run.adopted, piece.param, piece.rows));
+  }
+  return bases;
 }
 
 /// Slots that train these rows of a parameter, when they work on from a version.
@@ -40,6 +51,7 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
   TensorMap values;
   for (auto& [name, brought] : part) {
     const PieceRows piece = rows_of_piece(name, brought.shape.empty() ? 1 : brought.shape[0]);
+    if (replica_->params()[piece.param].spec.role != Role::weight) continue;  // buffers are no change
     HostTensor& value = values.emplace(name, brought.clone()).first->second;
     OwnRows own{.value = value.as<float>(),
                 .brought = brought.as<float>(),
@@ -56,6 +68,26 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
     method.push(own);
   }
   replica_->set_own_values(values);
+}
+
+Coordinates Worker::coordinates() const {
+  return [this](const std::string& piece, std::int64_t version) -> std::optional<Positions> {
+    const auto& known = replica_->params().all();
+    const auto parameter = known.find(piece.substr(0, piece.find('[')));
+    if (parameter == known.end()) return std::nullopt;
+    const ParamSpec& spec = parameter->second.spec;
+    return parts_->method->coordinates(version, spec, rows_of_piece(piece, spec.rows()).rows);
+  };
+}
+
+void Worker::thin_out(TensorMap& part, Version from) const {
+  if (parts_->method->share() == 1) return;
+  for (auto& [name, tensor] : part) {
+    const PieceRows piece = rows_of_piece(name, tensor.shape.empty() ? 1 : tensor.shape[0]);
+    const ParamSpec& spec = replica_->params().all().at(piece.param).spec;
+    const auto these = parts_->method->coordinates(from.value + 1, spec, piece.rows);
+    if (these) tensor = picked(tensor, *these);
+  }
 }
 
 }  // namespace tessera

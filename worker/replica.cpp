@@ -165,8 +165,28 @@ HostTensor Replica::view(const SlotRun& run, const std::string& param, Rows rows
   return view;
 }
 
-void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
-  const TensorMap own = own_pieces(run, parameters, fast);
+/// The slot's own rows, of which those of `parameters` replace some coordinates.
+TensorMap Replica::partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken) {
+  TensorMap pieces;
+  for (const auto& [param, ranges] : run.owned) {
+    const ParamSpec& spec = params_[param].spec;
+    for (const Rows& range : ranges) {
+      for (const PieceOf& merged : pieces_within(parameters, param, range)) {
+        const auto these = taken(spec, merged.rows);
+        std::optional<HostTensor> own = these ? own_value(run, param, merged.rows) : std::nullopt;
+        if (!own) continue;
+        for (const std::int64_t i : *these)
+          own->as<float>()[static_cast<std::size_t>(i)] =
+              merged.values.as<float>()[static_cast<std::size_t>(i)];
+        pieces.emplace(piece_name(param, merged.rows, spec.rows()), std::move(*own));
+      }
+    }
+  }
+  return pieces;
+}
+
+void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast, const Taken& taken) {
+  const TensorMap own = taken ? partly_replaced(run, parameters, taken) : own_pieces(run, parameters, fast);
   for (const auto& [name, tensor] : parameters) run.adopted.insert_or_assign(name, tensor);
   if (active_ == &run) {
     write(parameters);
@@ -203,7 +223,8 @@ std::vector<Piece> Replica::pieces() {
                       .value = leaf.value.detach(),
                       .gradient = leaf.value.grad(),
                       .decay = parameter.spec.decay,
-                      .lr_scale = lr_scale});
+                      .lr_scale = lr_scale,
+                      .hidden = is_hidden_matrix(parameter.spec)});
   });
   return pieces;
 }
@@ -212,6 +233,14 @@ TensorMap Replica::own_values() {
   TensorMap values;
   for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
     values.emplace(name, host_copy(leaf.value));
+  });
+  return values;
+}
+
+TensorMap Replica::own_views() {
+  TensorMap values;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    values.emplace(name, host_view(leaf.value));
   });
   return values;
 }

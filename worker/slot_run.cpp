@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/pieces.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -14,10 +15,12 @@ constexpr std::string_view inner_prefix = "inner/";
 constexpr std::string_view feedback_prefix = "feedback/";
 constexpr std::string_view since_prefix = "slot/since/";
 constexpr std::string_view view_prefix = "view/";
+constexpr std::string_view base_prefix = "base/";
 constexpr std::string_view method_prefix = "method/";
 constexpr const char* step_name = "slot/step";
 constexpr const char* adopted_name = "slot/adopted";
 constexpr const char* pushed_name = "slot/pushed";
+constexpr const char* left_out_name = "slot/left_out";
 constexpr const char* scale_name = "slot/loss_scale";
 
 HostTensor versions_tensor(const std::vector<Version>& versions) {
@@ -205,17 +208,43 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   inner->load(state);
 }
 
-TensorMap SlotRun::moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const {
+TensorMap SlotRun::moments_of(const std::string& moment, const RowSet& rows,
+                              const std::vector<ParamSpec>& specs) const {
   TensorMap tensors;
-  const std::map<std::string, std::int64_t> count = all_rows(specs);
-  for (const auto& [moment, params] : moments_in(*inner, rows)) {
-    for (const auto& [param, parts] : params) {
-      for (const Rows& range : rows.at(param))
-        tensors.emplace(moment_name(moment, piece_name(param, range, count.at(param))),
-                        host_copy(gathered(parts, range)));
+  const Moments all = moments_in(*inner, rows);
+  const auto known = all.find(moment);
+  for (const ParamSpec& spec : specs) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end()) continue;
+    const bool any = known != all.end() && known->second.contains(spec.name);
+    for (const Rows& range : ranges->second) {
+      std::vector<std::int64_t> shape = spec.shape;
+      if (!shape.empty()) shape[0] = range.count();
+      tensors.emplace(moment_name(moment, piece_name(spec.name, range, spec.rows())),
+                      any ? host_copy(gathered(known->second.at(spec.name), range))
+                          : HostTensor::zeros(DType::f32, shape));
     }
   }
   return tensors;
+}
+
+void SlotRun::replace_moments(const TensorMap& means) {
+  std::map<std::string, at::Tensor> state = inner->state();
+  for (auto& [name, tensor] : state) {
+    const std::size_t slash = name.rfind('/');
+    const PieceRows piece = rows_of_piece(name.substr(0, slash), rows_of(tensor));
+    const std::string moment = moment_name(name.substr(slash + 1), piece.param);
+    const std::vector<PieceOf> parts = pieces_within(means, moment, piece.rows);
+    if (parts.empty()) continue;
+    tensor = tensor.clone();
+    for (const PieceOf& part : parts) {
+      const at::Tensor to = tensor.dim() == 0
+                                ? tensor
+                                : tensor.narrow(0, part.rows.begin - piece.rows.begin, part.rows.count());
+      to.copy_(torch_view(part.values));
+    }
+  }
+  inner->load(state);
 }
 
 std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
@@ -235,8 +264,10 @@ std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {
   return aged;
 }
 
-TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) const {
+TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view, const TensorMap& bases) const {
   TensorMap state;
+  for (const auto& [piece, tensor] : bases) state.emplace(std::string(base_prefix) + piece, tensor);
+  if (left_out > 0) state.emplace(left_out_name, HostTensor::of<std::int64_t>(DType::i64, {1}, {left_out}));
   for (const auto& [name, tensor] : view) state.emplace(std::string(view_prefix) + name, tensor);
   for (const auto& [name, tensor] : inner->state())
     state.emplace(std::string(inner_prefix) + name, host_copy(tensor));
@@ -259,6 +290,20 @@ TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view) co
   return state;
 }
 
+/// False: a base of what the slot has no values of.
+bool SlotRun::park_above(const TensorMap& bases) {
+  if (bases.empty()) return true;
+  for (auto& [name, tensor] : adopted) tensor = tensor.clone();
+  for (const auto& [name, base] : bases) {
+    const PieceRows piece = rows_of_piece(name, base.shape.empty() ? 1 : base.shape[0]);
+    const std::optional<HostTensor> viewed = find_rows(adopted, piece.param, piece.rows);
+    if (!viewed || viewed->shape != base.shape) return false;
+    parked.emplace(name, viewed->clone());
+    std::ranges::copy(base.as<float>(), viewed->as<float>().begin());
+  }
+  return true;
+}
+
 Result<SlotProgress> SlotRun::load(const TensorMap& state) {
   TESSERA_ASSIGN(auto saved_step, integers(state, step_name, slot));
   TESSERA_ASSIGN(auto adopted_versions, integers(state, adopted_name, slot));
@@ -270,9 +315,18 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
     if (!loss_scale->load(scale))
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed loss scale");
   }
+  if (state.contains(left_out_name)) {
+    TESSERA_ASSIGN(auto steps, integers(state, left_out_name, slot));
+    if (steps.size() != 1)
+      return fail(ExitCode::storage, "the saved state of slot ", slot, " has a malformed step counter");
+    left_out = steps[0];
+  }
   std::map<std::string, at::Tensor> moments;
+  TensorMap bases;
   for (const auto& [name, tensor] : state) {
-    if (name.starts_with(inner_prefix)) {
+    if (name.starts_with(base_prefix)) {
+      bases.emplace(name.substr(base_prefix.size()), tensor);
+    } else if (name.starts_with(inner_prefix)) {
       moments.emplace(name.substr(inner_prefix.size()), torch_view(tensor));
     } else if (name.starts_with(feedback_prefix)) {
       residuals.emplace(name.substr(feedback_prefix.size()), tensor.clone());
@@ -290,6 +344,8 @@ Result<SlotProgress> SlotRun::load(const TensorMap& state) {
       return fail(ExitCode::storage, "the saved state of slot ", slot, " has an unknown tensor '", name, "'");
     }
   }
+  if (!park_above(bases))
+    return fail(ExitCode::storage, "the saved state of slot ", slot, " has bases without a view");
   inner->load(moments);
   step = saved_step[0];
   return SlotProgress{

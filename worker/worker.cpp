@@ -82,9 +82,12 @@ void Worker::fetch(const worker_action::Fetch& action) {
 
 Result<Blob> Worker::made_of(const Blob& update, const worker_action::Fetch& wanted) {
   const auto base = blobs_.find(wanted.update->base);
-  if (base == blobs_.end() || !parts_ || !parts_->down.rounds())
+  const bool is_sparse = parts_ && parts_->method->share() < 1;
+  if (base == blobs_.end() || !parts_ || !(is_sparse || parts_->down.rounds()))
     return fail(ExitCode::failed, "the version before is not here any more");
-  TESSERA_ASSIGN(Buffer parameters, apply_update(parts_->down, base->second.buffer, update.buffer));
+  TESSERA_ASSIGN(Buffer parameters,
+                 is_sparse ? apply_sparse_update(base->second.buffer, update.buffer, coordinates())
+                           : apply_update(parts_->down, base->second.buffer, update.buffer));
   Blob made(std::move(parameters));
   if (made.digest != wanted.blob.digest)
     return fail(ExitCode::failed, "it makes other parameters of the version before than were published");
@@ -147,7 +150,14 @@ Status Worker::adopt(const worker_action::Adopt& action) {
   }
   SlotRun& run = runs_.at(action.slot);
   change_owned(run, action, parameters);
-  replica_->adopt(run, parameters, action.fast ? &fast : nullptr);
+  Replica::Taken taken;
+  if (parts_->method->share() < 1)
+    taken = [this, version = action.head.version.value](const ParamSpec& spec, Rows rows) {
+      return parts_->method->coordinates(version, spec, rows);
+    };
+  replica_->adopt(run, parameters, action.fast ? &fast : nullptr, taken);
+  log_debug("slot ", action.slot, ", fragment ", action.head.fragment, ": has adopted version ",
+            action.head.version);
   return {};
 }
 
@@ -196,6 +206,8 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
                       return method->step_at(versions);
                     },
                 .fast_for_all = parts_->fast_for_all,
+                .own_clocks = method->takes_late(),
+                .fetch_when_due = method->arrivals_per_merge() > 0,
                 .duties =
                     [method](std::int64_t step) {
                       const Due due = method->due(step);
@@ -265,13 +277,17 @@ void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, Tens
            rows_without(run.owned, fragments_.at(static_cast<std::size_t>(action.head.fragment.value))));
   if (owned != run.owned) {
     replica_->rest(run);
-    run.own(std::move(owned), action.step - run.skipped(), replica_->params().specs(), handed);
+    run.own(std::move(owned), run.updates(), replica_->params().specs(), handed);
   }
+  const bool averages = std::any_of(parts_->moments.begin(), parts_->moments.end(), [&](const auto& moment) {
+    return parts_->method->merges_per_moment(moment) > 0;
+  });
+  if (averages && !handed.empty()) run.replace_moments(handed);
 }
 
 WorkerEvent Worker::work(const worker_action::Run& action) {
   SlotRun& run = runs_.at(action.slot);
-  run.step = action.first;
+  run.go_to(action.first);
   run.work.wait_seconds += std::exchange(idle_seconds_, 0);
   if (Status status = trainer_->step(run); !status.ok()) stop_with(status.error());
   return worker_event::Ran{action.slot, action.attempt, 1};
@@ -288,9 +304,14 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
 
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
+  for (const KnownVersion& known : action.fragments)
+    log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
-  const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
+  const bool is_change = parts_->method->payload() != Payload::theta_end;
+  const TensorMap own = is_gradient                        ? replica_->own_gradients()
+                        : parts_->method->changes_pushes() ? replica_->own_values()
+                                                           : replica_->own_views();
   worker_event::Contributed contributed{.slot = action.slot,
                                         .attempt = action.attempt,
                                         .parts = {},
@@ -302,14 +323,18 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     TensorMap part = pieces_of(own, fragment, replica_->params().specs());
     if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
-      part = encode_pieces(parts_->up, part, is_gradient ? nullptr : &run.adopted, run.residuals);
-    if (parts_->hands_over) {
-      const RowSet moving = common_rows(parts_->hands_over(run.slot, known.version), fragment);
-      part.merge(run.moments_of(moving, replica_->params().specs()));
+      part = encode_pieces(parts_->up, part, is_change ? nullptr : &run.adopted, run.residuals);
+    thin_out(part, known.version);
+    for (const std::string& moment : parts_->moments) {
+      const RowSet moving = common_rows(parts_->brings_moments(moment, run.slot, known.version), fragment);
+      part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
-    contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
+    contributed.parts.push_back(
+        {known.fragment, endpoint_.offer(Blob(encode_safetensors(
+                             part, {}, [this](std::size_t size) { return endpoint_.allocate(size); })))});
   }
-  const TensorMap state = run.state(action.progress, view_after(run, action.progress));
+  const TensorMap view = view_after(run, action.progress);
+  const TensorMap state = run.state(action.progress, view, bases_of(run, view));
   contributed.slot_state = state_digest(state);
   const Blob encoded(encode_safetensors(state));
   TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));

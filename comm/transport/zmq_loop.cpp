@@ -45,7 +45,7 @@ zmq::message_t message_of(Buffer buffer) {
 
 }  // namespace
 
-ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const SharedFolder* shared, const Options& options)
+ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, SharedFolder* shared, const Options& options)
     : sockets_(std::move(sockets)),
       options_(options),
       fetcher_(options.transport.bulk, shared, counters_),

@@ -23,7 +23,7 @@ class ZmqLoop {
     Duration heartbeat_interval{};
     const std::atomic<std::uint64_t>* steps = nullptr;
   };
-  ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const SharedFolder* shared, const Options& options);
+  ZmqLoop(std::unique_ptr<ZmqSockets> sockets, SharedFolder* shared, const Options& options);
   ~ZmqLoop();
 
   // ---- from any thread

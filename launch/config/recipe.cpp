@@ -14,7 +14,24 @@ namespace tessera {
 
 namespace {
 constexpr const char* exact_codec = "fp32";  // the one that carries parameters, not changes
+
+/// What does not go with methods whose slots keep clocks of their own; the methods know the rest.
+void add_late_problems(const Recipe& recipe, std::vector<std::string>& found) {
+  const std::string& method = recipe.outer.method.name;
+  if (method != "async" && method != "decoupled") return;
+  const auto refuse = [&](bool asked, const char* setting, const char* reason) {
+    if (asked)
+      found.push_back(detail::describe(setting, " does not go with outer.name = \"", method, "\": ", reason));
+  };
+  refuse(recipe.partial.average == "slots", "partial.average = \"slots\"",
+         "merges have whoever came, not all slots");
+  refuse(recipe.partial.blocks(), "partial.assign = \"block\"",
+         "versions say whose turn a slice is, and here slots work on different ones");
+  refuse(recipe.mode == "drop" && recipe.sync.deadline > 0, "sync.deadline",
+         method == "async" ? "a merge is made of one contribution and waits for nobody"
+                           : "outer.grace and outer.grace_cap say how long a merge waits");
 }
+}  // namespace
 
 Choice::Choice(const SettingsCatalog* from, const std::string& preferred) : catalog(from) {
   TESSERA_CHECK(catalog != nullptr, ": no catalog to choose ", preferred, " from");
@@ -261,22 +278,11 @@ std::vector<std::string> Recipe::problems() const {
         "owners for "
         "all rows that they own");
   }
-  if (outer.method.name == "local_sgd" && outer.rule == "adam") {
-    say("outer.rule = \"adam\" does not go with outer.name = \"local_sgd\", which takes the mean as it is");
-  }
   if (codec.up.name != exact_codec && partial.owner_view == "fast") {
     say("codec.up = \"", codec.up.name,
         "\" does not go with partial.owner_view = \"fast\": owners go on from the very values that they "
         "bring, so "
         "these must arrive as they are; set codec.up = \"fp32\"");
-  }
-  const bool starts_from_versions = outer.method.name == "diloco" || outer.method.name == "local_sgd" ||
-                                    outer.method.name == "data_parallel";
-  if (codec.up.name != exact_codec && !starts_from_versions) {
-    say("codec.up = \"", codec.up.name, "\" does not go with outer.name = \"", outer.method.name,
-        "\", whose slots do not start from the version that their change would be counted from; set codec.up "
-        "= "
-        "\"fp32\"");
   }
   const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.cut != "none";
   if (outer.rule == "adam" && outer.method.name != "local_sgd" && (std::isnan(outer.lr) || no_cut_rate)) {
@@ -288,6 +294,7 @@ std::vector<std::string> Recipe::problems() const {
         " does not go with outer.name = \"data_parallel\", whose coordinator takes the inner optimizer's "
         "step");
   }
+  add_late_problems(*this, found);
   if (sync.quorum > slots) {
     say("sync.quorum = ", sync.quorum, " is more than slots = ", slots, ": no merge could ever reach it");
   }

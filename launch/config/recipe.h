@@ -166,8 +166,12 @@ struct Recipe : Settings {
   std::vector<std::string> problems() const override;
   /// Puts numbers where the recipe says "auto" or 0 for "as many as slots". The parser calls it last.
   void resolve();
-  /// Inner steps of the whole run: the horizon of schedules that are given none.
-  std::int64_t horizon() const { return rounds * sync.steps; }
+  /// Inner steps of a slot in the whole run: the horizon of schedules that are given none. Rounds of async
+  /// are single contributions, of all slots together.
+  std::int64_t horizon() const {
+    const std::int64_t of_a_slot = outer.method.name == "async" ? (rounds + slots - 1) / slots : rounds;
+    return of_a_slot * sync.steps;
+  }
 };
 
 }  // namespace tessera

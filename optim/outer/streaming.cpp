@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/pieces.h"
-#include "optim/outer.h"
+#include "optim/outer_parts.h"
 
 namespace tessera {
 namespace {
@@ -151,15 +151,15 @@ Deal deal(const StreamingSettings& settings, const OuterMethod::Context& context
                                    : deal_tensors(context.specs, settings.fragments, settings.pattern);
 }
 
-class Streaming final : public OuterMethod {
+/// The global half of each fragment is DiLoCo's.
+class Streaming final : public LikeDiLoCo {
  public:
   Streaming(const StreamingSettings& settings, const Context& context)
-      : settings_(settings),
+      : LikeDiLoCo(context),
+        settings_(settings),
         steps_(context.steps),
         slices_(static_cast<std::int64_t>(context.slice_rows.size())),
         rotates_(context.rotates),
-        // The global half of each fragment is DiLoCo's.
-        merge_(Registry<OuterMethod>::builtin().make("diloco", context)),
         fragments_(deal(settings, context)) {}
 
   std::vector<std::string> problems() const override {
@@ -206,7 +206,6 @@ class Streaming final : public OuterMethod {
     }
     return due;
   }
-  std::int64_t steps_per_merge() const override { return steps_; }
   std::int64_t step_at(std::span<const std::int64_t> versions) const override {
     std::int64_t step = 0;
     for (std::size_t p = 0; p < versions.size(); ++p) {
@@ -216,11 +215,6 @@ class Streaming final : public OuterMethod {
     return step;
   }
   double own_share() const override { return settings_.alpha; }
-  std::vector<std::string> state_names() const override { return merge_->state_names(); }
-  std::vector<std::string> cut_state_names() const override { return merge_->cut_state_names(); }
-  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
-    return merge_->apply(version, updates);
-  }
 
  private:
   template <class Say>
@@ -247,7 +241,6 @@ class Streaming final : public OuterMethod {
   std::int64_t steps_;
   std::int64_t slices_;  ///< of the cut; 0: there is none
   bool rotates_;
-  std::unique_ptr<OuterMethod> merge_;
   std::vector<std::vector<std::string>> fragments_;
 };
 

@@ -6,6 +6,7 @@
 #include <deque>
 #include <filesystem>
 #include <fstream>
+#include <set>
 
 #include "comm/drop_reasons.h"
 #include "comm/transport/bulk_fetch.h"
@@ -25,7 +26,7 @@ const PeerId alice{1, 1}, bob{1, 2};
 // A fetcher, and peers that answer a step later unless a test interferes.
 class Link {
  public:
-  explicit Link(BulkOptions options = {}, const SharedFolder* shared = nullptr)
+  explicit Link(BulkOptions options = {}, SharedFolder* shared = nullptr)
       : fetcher(options, shared, counters) {}
 
   /// Lets the fetcher work, then answers everything it asked for.
@@ -239,8 +240,57 @@ TEST_F(Shared, BlobsAreMappedAndVerifiedWithoutAskingThePeer) {
   EXPECT_EQ(link.asked, 0u);
   EXPECT_EQ(link.counters.read().shared_bytes_in, blob_.bytes().size());
   shared_->remove(blob_.digest);  // what was mapped stays
-  EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() + "/" + blob_.digest.hex()));
   EXPECT_EQ(digest_of(link.arrivals[0].blob->bytes()), blob_.digest);
+}
+
+TEST_F(Shared, FilesAreUsedAgainOnceTheirBlobsAreRemoved) {
+  const auto inode = [](const std::string& path) {
+    struct stat info {};
+    EXPECT_EQ(::stat(path.c_str(), &info), 0);
+    return info.st_ino;
+  };
+  const auto make = [&](std::uint64_t seed) {
+    const Blob filling = random_blob(blob_.bytes().size(), seed);
+    Buffer buffer = shared_->allocate(blob_.bytes().size()).value();
+    std::ranges::copy(filling.bytes(), buffer.bytes.begin());
+    return Blob(buffer);
+  };
+  std::set<ino_t> used;
+  Link link({}, shared_.get());
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    const Blob blob = make(seed);
+    BlobRef ref = ref_to(blob);
+    ref.path = shared_->publish(blob).value();
+    used.insert(inode(ref.path));
+    link.arrivals.clear();
+    link.fetcher.fetch(alice, ref, link.now);
+    link.run();
+    expect_arrived(link, blob);
+    shared_->remove(blob.digest);
+  }
+  EXPECT_LE(used.size(), 2u);  // one while the last buffer is still held
+  EXPECT_EQ(link.counters.read().shared_bytes_in, 10 * blob_.bytes().size());
+}
+
+TEST_F(Shared, AFileThatIsWrittenAgainWhileItIsReadIsNotTakenForTheBlob) {
+  Link link({}, shared_.get());
+  Buffer buffer = shared_->allocate(blob_.bytes().size()).value();
+  std::ranges::copy(blob_.bytes(), buffer.bytes.begin());
+  Blob own;
+  own.buffer = buffer;
+  own.digest = blob_.digest;
+  BlobRef ref = ref_to(blob_);
+  ref.path = shared_->publish(own).value();
+  link.offers[alice].add(blob_);
+  link.fetcher.fetch(alice, ref, link.now);
+  link.turn();  // a part is copied
+  const Blob other = random_blob(blob_.bytes().size(), 99);
+  std::ranges::copy(other.bytes(), buffer.bytes.begin());
+  link.run();
+  expect_arrived(link, blob_);  // from alice herself
+  EXPECT_EQ(link.dropped(drop::digest), 1u);
+  EXPECT_EQ(link.counters.read().shared_bytes_in, 0u);
 }
 
 TEST_F(Shared, FolderAndFilesAreClosedToOthers) {

@@ -10,6 +10,7 @@ Invariants::Invariants(CoordinatorSettings settings, std::int32_t fragments)
     : settings_(std::move(settings)) {
   for (std::int32_t f = 0; f < fragments; ++f) {
     replayed_[FragmentId{f}] = initial_fragment(FragmentId{f}, settings_.slots());
+    history_[FragmentId{f}] = {replayed_[FragmentId{f}].theta};
     chains_[FragmentId{f}] = {chain_digest({}, state_of(replayed_[FragmentId{f}]), {})};
   }
 }
@@ -105,7 +106,7 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
       fail(detail::describe("I2: the contribution of slot ", c.key.slot, " from version ", c.key.version,
                             " of ", where, " was applied twice"));
     }
-    if (settings_.arrivals_per_merge == 0 && c.key.version != sealed.version)
+    if (!settings_.any_version() && c.key.version != sealed.version)
       fail("I4: a stale contribution is in " + where);
     auto made = made_.find(c.digest);
     if (made == made_.end()) return fail("a contribution that nobody made is in " + where);
@@ -113,6 +114,11 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     const std::int64_t own = settings_.owned(c.key.slot, c.key.version).at("w").front().begin;
     if (made->second.coordinate != static_cast<std::size_t>(own))
       fail("a contribution of what the slot did not own is in " + where);
+    // I11: its change is counted from the version that it names, whatever happened to the slot meanwhile.
+    const Coordinates& start = history_[f][static_cast<std::size_t>(c.key.version.value)];
+    if (made->second.own_start != start[made->second.coordinate] || made->second.shared_start != start.back())
+      fail(detail::describe("I11: slot ", c.key.slot, "'s change in ", where, " is not from version ",
+                            c.key.version));
     if (!made->second.finite) fail("a contribution that is not finite is in " + where);
     contributions.push_back(made->second);
     std::uint64_t& sample = sample_[{c.key.slot, f}];
@@ -127,7 +133,8 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     sample = c.work.end_sample;
   }
   // I5: the log, replayed with merges of our own, gives the same state and chain.
-  replayed_[f] = merge(replayed_[f], contributions);
+  replayed_[f] = merge(replayed_[f], contributions, settings_.takes_late);
+  history_[f].push_back(replayed_[f].theta);
   if (state_of(replayed_[f]) != commit.state) fail("I5: the state of " + where + " is not what its log says");
   const Digest chain = chain_digest(chains_[f].back(), commit.state, sealed.contributions);
   if (chain != commit.chain) fail("I5: the state hash of " + where + " does not follow from the one before");
@@ -180,7 +187,7 @@ bool Invariants::is_stale(const event::Arrived& event, const State& state) const
   const SlotLedger::Given& given = slot.given[offer->key.fragment.value];
   if (offer->key.version <= given.version || offer->key.version > head) return true;
   // Drop mode hears of a slot that was left out, and leases it again.
-  return settings_.arrivals_per_merge == 0 && settings_.mode == Mode::exact && offer->key.version != head;
+  return !settings_.any_version() && settings_.mode == Mode::exact && offer->key.version != head;
 }
 
 void Invariants::after_stale(const event::Arrived& event, const Ledger& before, const State& state,
@@ -206,7 +213,9 @@ void Invariants::bounded(const State& state, std::size_t offered) {
   const std::size_t slots = settings_.slots(), fragments = state.fragments.size();
   std::size_t staged = 0;
   for (const FragmentLedger& fragment : state.ledger.fragments) staged += fragment.staged.size();
-  if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments) {
+  const std::size_t stay =
+      settings_.arrivals_per_merge > 0 ? slots : 0;  // versions that may be fetched still
+  if (state.pending.size() > slots || staged > slots * fragments || offered > 2 * fragments + stay) {
     fail(detail::describe("I7: the coordinator holds more than it may: ", state.pending.size(), " pending, ",
                           staged, " staged, ", offered, " offered"));
   }

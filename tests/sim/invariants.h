@@ -55,6 +55,7 @@ class Invariants {
   std::map<Digest, ToyContribution> made_;
   std::map<FragmentId, ToyFragment> replayed_;                    // by our own merges, from the log
   std::map<FragmentId, std::vector<Digest>> chains_;              // [version]
+  std::map<FragmentId, std::vector<Coordinates>> history_;        // [version]
   std::map<FragmentId, SealedRecord> sealed_;                     // newest
   std::map<std::pair<FragmentId, SlotId>, std::int64_t> absent_;  // merges in a row
   std::set<std::tuple<SlotId, FragmentId, Version>> applied_;

@@ -10,8 +10,8 @@ Digest digest_of(const Coordinates& values) {
 }
 
 Digest ToyContribution::digest() const {
-  return digest_of(
-      Coordinates{slot.value, static_cast<std::int64_t>(coordinate), own, shared, finite ? 1 : 0});
+  return digest_of(Coordinates{slot.value, static_cast<std::int64_t>(coordinate), own, shared, own_start,
+                               shared_start, finite ? 1 : 0});
 }
 
 Digest ToySlot::digest() const {
@@ -55,10 +55,12 @@ void train_step(ToySlot& slot, SlotId id) {
 
 ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragment) {
   const Coordinates& replica = slot.replica[fragment.value];
-  return {id, slot.coordinate, replica[slot.coordinate], replica.back()};
+  const Coordinates& start = slot.start[fragment.value];
+  return {id,          slot.coordinate, replica[slot.coordinate], replica.back(), start[slot.coordinate],
+          start.back()};
 }
 
-ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions,
+ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions, bool changes,
                   ToyRules rules) {
   ToyFragment after = before;
   const std::size_t slots = before.theta.size() - 1;
@@ -68,7 +70,8 @@ ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>&
       const bool is_shared = i == slots;
       if (!is_shared && c.coordinate != i) continue;
       // As in floating point, the order of the sum shows in the result.
-      sum = (sum * 31) / 32 + (before.theta[i] - (is_shared ? c.shared : c.own)) * 33;
+      const std::int64_t start = !changes ? before.theta[i] : is_shared ? c.shared_start : c.own_start;
+      sum = (sum * 31) / 32 + (start - (is_shared ? c.shared : c.own)) * 33;
       owners += 1;
     }
     if (owners == 0 && rules.hold_uncovered) continue;

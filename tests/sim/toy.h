@@ -19,11 +19,11 @@ struct ToyFragment {
   Coordinates theta, momentum;
   bool operator==(const ToyFragment&) const = default;
 };
-/// What a slot brings: the final values of its own and the shared coordinate.
+/// What a slot brings: the final values of its own and the shared coordinate, and those that it started from.
 struct ToyContribution {
   SlotId slot;
   std::size_t coordinate = 0;  ///< the slot's own
-  std::int64_t own = 0, shared = 0;
+  std::int64_t own = 0, shared = 0, own_start = 0, shared_start = 0;
   bool finite = true;
   Digest digest() const;
 };
@@ -35,6 +35,7 @@ struct ToySlot {
   std::uint64_t sample = 0;          ///< position in the slot's data
   std::uint64_t pushed_sample = 0;   ///< position at the last contribution
   std::vector<Coordinates> replica;  ///< per fragment
+  std::vector<Coordinates> start;    ///< the versions that it adopted
   Digest digest() const;
 };
 
@@ -49,7 +50,8 @@ Digest state_of(const ToyFragment& fragment);
 ToyFragment initial_fragment(FragmentId fragment, std::int32_t slots);
 void train_step(ToySlot& slot, SlotId id);
 ToyContribution contribution_of(const ToySlot& slot, SlotId id, FragmentId fragment);
-ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions,
+/// `changes`: what each slot changed, from wherever it started; else the difference to `before`.
+ToyFragment merge(const ToyFragment& before, const std::vector<ToyContribution>& contributions, bool changes,
                   ToyRules rules = {});
 
 }  // namespace tessera::sim

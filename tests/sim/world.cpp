@@ -10,14 +10,18 @@ const char* name_of(Method method) {
       return "rotating";
     case Method::streaming:
       return "streaming";
-    case Method::one_arrival:
-      return "one_arrival";
+    case Method::async:
+      return "async";
     case Method::drop:
       return "drop";
     case Method::streaming_drop:
       return "streaming_drop";
     case Method::eager:
       return "eager";
+    case Method::sparta:
+      return "sparta";
+    case Method::decoupled:
+      return "decoupled";
   }
   return "?";
 }
@@ -62,9 +66,10 @@ CoordinatorSettings World::make_settings() const {
   settings.build = "toy";
   settings.recipe = {1, 2};
   settings.recipe_text = "toy";
-  settings.rounds = Version{scenario_.method == Method::one_arrival ? 3 * slots_ : 4};
+  settings.rounds = Version{scenario_.method == Method::async ? 3 * slots_ : 4};
   settings.mode = is_drop(scenario_.method) ? Mode::drop : Mode::exact;
-  settings.arrivals_per_merge = scenario_.method == Method::one_arrival ? 1 : 0;
+  settings.arrivals_per_merge = scenario_.method == Method::async ? 1 : 0;
+  settings.takes_late = scenario_.method == Method::async || scenario_.method == Method::decoupled;
   settings.eval_every = 2;
   settings.checkpoint_every = 2;
   settings.lease = std::chrono::milliseconds(400);
@@ -86,16 +91,25 @@ CoordinatorSettings World::make_settings() const {
         static_cast<std::int32_t>(scenario_.seed / 3 % (static_cast<std::uint64_t>(slots_) + 1));
     if (scenario_.seed % 2 == 1) settings.deadline = std::chrono::milliseconds(100);
   }
+  if (scenario_.method == Method::decoupled) {
+    // Of two fragments: no quorum that slots could miss by each waiting for another one (decoupled.cpp).
+    const std::int32_t quorums[] = {1, slots_ > 2 ? 2 : 1, slots_};
+    settings.quorum = quorums[scenario_.seed / 3 % 3];
+    settings.deadline = Duration{};
+    settings.window = GraceWindow{1.0, 0.2, 1};
+  }
   return settings;
 }
 
 /// DiLoCo: push after every third step, adopt before the next. Streaming: two fragments, push after steps
 /// 4, 8... and 2, 6..., adopt one step later. Eager: push after every third step, adopt before the same one.
+/// Sparta: push after every step, adopt (a part) before the next.
 WorkPlan World::make_plan() const {
   WorkPlan plan;
   plan.fragments = static_cast<std::int32_t>(fragments());
   plan.rounds = settings_.rounds;
   if (fragments() == 2) {
+    plan.own_clocks = scenario_.method == Method::decoupled;
     plan.step_at = [](const std::vector<Version>& heads) {
       return std::max(heads[0].value > 0 ? 4 * heads[0].value + 1 : 0,
                       heads[1].value > 0 ? 4 * heads[1].value - 1 : 0);
@@ -110,8 +124,18 @@ WorkPlan World::make_plan() const {
       }
       return duties;
     };
+  } else if (scenario_.method == Method::sparta) {
+    plan.step_at = [](const std::vector<Version>& heads) { return heads[0].value; };
+    plan.duties = [](std::int64_t step) {
+      Duties duties;
+      if (step > 0) duties.adopt.push_back(FragmentId{0});
+      duties.push.push_back(FragmentId{0});
+      return duties;
+    };
   } else {
-    plan.step_at = [](const std::vector<Version>& heads) { return 3 * heads[0].value; };
+    plan.own_clocks = plan.fetch_when_due = scenario_.method == Method::async;
+    plan.step_at = [each = scenario_.method == Method::async ? slots_ : 1](
+                       const std::vector<Version>& heads) { return 3 * (heads[0].value / each); };
     plan.duties = [eager = scenario_.method == Method::eager](std::int64_t step) {
       Duties duties;
       if (eager ? step % 3 == 2 && step > 2 : step % 3 == 0) duties.adopt.push_back(FragmentId{0});

@@ -15,19 +15,19 @@
 
 namespace tessera::sim {
 
-enum class Method { diloco, rotating, streaming, one_arrival, drop, streaming_drop, eager };
+enum class Method { diloco, rotating, streaming, async, drop, streaming_drop, eager, sparta, decoupled };
 /// In which merges close without the late ones.
 inline bool is_drop(Method method) {
-  return method == Method::drop || method == Method::streaming_drop;
+  return method == Method::drop || method == Method::streaming_drop || method == Method::decoupled;
 }
 /// Nothing that happens may change a bit.
 inline bool is_exact(Method method) {
   return method == Method::diloco || method == Method::rotating || method == Method::streaming ||
-         method == Method::eager;
+         method == Method::eager || method == Method::sparta;
 }
-inline constexpr Method all_methods[] = {Method::diloco,      Method::rotating, Method::streaming,
-                                         Method::one_arrival, Method::drop,     Method::streaming_drop,
-                                         Method::eager};
+inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
+                                         Method::async,  Method::drop,     Method::streaming_drop,
+                                         Method::eager,  Method::sparta,   Method::decoupled};
 const char* name_of(Method method);
 inline void PrintTo(Method method, std::ostream* out) {
   *out << name_of(method);
@@ -140,7 +140,8 @@ class World {
   Duration between(double low_ms, double high_ms);
   Duration delay();
   std::uint64_t fragments() const {
-    return scenario_.method == Method::streaming || scenario_.method == Method::streaming_drop ? 2 : 1;
+    const Method m = scenario_.method;
+    return m == Method::streaming || m == Method::streaming_drop || m == Method::decoupled ? 2 : 1;
   }
   void trace(std::uint64_t what);
   bool wants_context() const { return coverage_ || scenario_.story || !scenario_.crash_before.empty(); }

@@ -211,7 +211,8 @@ void World::do_merge(const Coordinator& c, const SealedRecord& sealed) {
   }
   std::map<Version, ToyFragment>& committed = disk_.committed[sealed.fragment];
   const Version version{sealed.version.value + 1};
-  committed[version] = merge(committed.at(sealed.version), contributions, scenario_.toy);
+  committed[version] =
+      merge(committed.at(sealed.version), contributions, settings_.takes_late, scenario_.toy);
   outcome_.partial += sealed.left_out.empty() ? 0 : 1;
   invariants_.merged(sealed, committed.at(sealed.version), committed[version]);
   while (committed.size() > 2) committed.erase(committed.begin());

@@ -77,7 +77,13 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
       auto theta = w->fetched.find(adopt->head.parameters.digest);
       if (theta == w->fetched.end()) return invariants_.fail("a worker adopts what it did not fetch");
       ToySlot& slot = w->slots[adopt->slot];
-      slot.replica[adopt->head.fragment.value] = theta->second;
+      Coordinates& replica = slot.replica[adopt->head.fragment.value];
+      const Coordinates before = std::exchange(replica, theta->second);
+      slot.start[adopt->head.fragment.value] = theta->second;
+      if (scenario_.method == Method::sparta && !before.empty()) {  // keeps its own of what is not drawn
+        const std::size_t kept = adopt->head.version.value % 2 == 0 ? slot.coordinate : replica.size() - 1;
+        replica[kept] = before[kept];
+      }
       slot.coordinate = settings_.owned(adopt->slot, adopt->head.version).at("w").front().begin;
       invariants_.adopted(adopt->head, theta->second);
     } else if (const auto* release = std::get_if<act::Release>(&action)) {
@@ -86,7 +92,9 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
       return exited(w, *exit);
     }
   }
-  if (w->fetched.size() > 2 * fragments() + 2 || w->offered.size() > 2 * std::size_t(slots_) * fragments()) {
+  const std::size_t aims = scenario_.method == Method::async ? static_cast<std::size_t>(slots_) : 0;
+  if (w->fetched.size() > 2 * fragments() + 2 + aims ||
+      w->offered.size() > 2 * std::size_t(slots_) * fragments()) {
     invariants_.fail("I7: a worker keeps more blobs than it needs");
   }
 }
@@ -192,6 +200,7 @@ WorkerEvent World::finish_work(WorkerProcess& w, const WorkerAction& action) {
   if (const auto* restore = std::get_if<act::Restore>(&action)) {
     ToySlot& slot = w.slots[restore->slot] = ToySlot{};
     slot.replica.resize(fragments());
+    slot.start.resize(fragments());
     if (restore->state.is_zero()) return ev::Restored{restore->slot, restore->attempt, std::nullopt};
     if (chance(faults_.lost_state)) disk_.slot_states.erase(restore->state);
     auto found = disk_.slot_states.find(restore->state);

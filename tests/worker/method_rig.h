@@ -8,6 +8,7 @@
 
 #include <fstream>
 
+#include "base/set_numbers.h"
 #include "comm/transport/inproc_endpoint.h"
 #include "coordinator/coordinator.h"
 #include "tests/comm/scratch_folder.h"
@@ -98,8 +99,15 @@ struct MethodRun {
   std::function<RowSet(SlotId)> owned;  ///< default: everything
   std::set<std::string> cut;
   bool keeps_fast = false, fast_for_all = false;
-  std::string down = "fp32";  ///< codec.down, with this share of error feedback
-  double down_feedback = 0;
+  std::vector<std::string> moments;  ///< of the inner optimizer
+  Wire up{}, down{};
+  std::int32_t quorum = 0;
+
+  RowSet everything() const {
+    RowSet all;
+    for (const ParamSpec& spec : specs) add_rows(all, spec.name, {0, spec.rows()});
+    return all;
+  }
 };
 
 class MethodRig {
@@ -108,11 +116,7 @@ class MethodRig {
     prepare_numerics(1);
     run_.context.specs = run_.specs;
     run_.context.slots = run_.slots;
-    if (!run_.owned) {
-      RowSet all;
-      for (const ParamSpec& spec : run_.specs) add_rows(all, spec.name, {0, spec.rows()});
-      run_.owned = [all](SlotId) { return all; };
-    }
+    if (!run_.owned) run_.owned = [all = run_.everything()](SlotId) { return all; };
     method_ = make_plugin<OuterMethod>(run_.method, run_.settings, run_.context);
     EXPECT_EQ(method_->problems(), std::vector<std::string>{});
     open();
@@ -130,6 +134,9 @@ class MethodRig {
     parts.settings.checkpoint_every = 2;
     parts.settings.mode = run_.mode;
     parts.settings.arrivals_per_merge = method_->arrivals_per_merge();
+    parts.settings.takes_late = method_->takes_late();
+    parts.settings.window = method_->grace();
+    parts.settings.quorum = run_.quorum;
     parts.settings.expected_workers = run_.workers;
     parts.settings.slot_count = run_.slots;
     parts.settings.fast_for_all = run_.fast_for_all;
@@ -137,8 +144,10 @@ class MethodRig {
     parts.store.run = folder_.path();
     parts.specs = run_.specs;
     parts.method = method_;
-    parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast};
-    parts.down = down();
+    parts.up = up();
+    parts.down = run_.down;
+    parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast, .brings_changes = parts.up.rounds()};
+    parts.hand_over = moments();
     for (const ParamSpec& spec : run_.specs) {
       HostTensor ones = HostTensor::zeros(DType::f32, spec.shape);
       std::ranges::fill(ones.as<float>(), 1.0f);
@@ -153,7 +162,7 @@ class MethodRig {
 
   void add_worker() {
     Member& member = members_.emplace_back();
-    member.endpoint = hub_.make_worker();
+    member.endpoint = std::make_unique<Watched>(hub_.make_worker(), offered);
     member.worker =
         std::make_unique<Worker>(WorkerIdentity{.build = "rig", .host = "here", .capacity = run_.slots},
                                  Incarnation{1, ++made_}, *member.endpoint, clock_);
@@ -161,6 +170,9 @@ class MethodRig {
     member.worker->set_slot_store(SlotStore(slots_folder()));
     member.worker->start();
   }
+
+  /// All that workers ever offered.
+  std::map<Digest, Blob> offered;
 
   void pump() {
     clock_.advance(std::chrono::milliseconds(5));
@@ -221,18 +233,65 @@ class MethodRig {
     open();
   }
   const OuterMethod& method() const { return *method_; }
+  const Path& folder() const { return folder_.path(); }
 
   std::unique_ptr<Coordinator> coordinator;
   std::shared_ptr<Seen> seen = std::make_shared<Seen>();
   int died = 0;
 
  private:
+  /// An endpoint that keeps what is offered.
+  class Watched final : public Endpoint {
+   public:
+    Watched(std::unique_ptr<Endpoint> inner, std::map<Digest, Blob>& kept)
+        : inner_(std::move(inner)), kept_(kept) {}
+    void identify(JobId job, Epoch epoch, Incarnation incarnation) override {
+      inner_->identify(job, epoch, incarnation);
+    }
+    void send(PeerId to, const Message& message) override { inner_->send(to, message); }
+    std::optional<Arrival> receive(Instant deadline) override { return inner_->receive(deadline); }
+    BlobRef offer(const Blob& blob) override {
+      kept_.insert_or_assign(blob.digest, blob);
+      return inner_->offer(blob);
+    }
+    void withdraw(const Digest& digest) override { inner_->withdraw(digest); }
+    void fetch(PeerId from, const BlobRef& ref) override { inner_->fetch(from, ref); }
+    TransportCounters counters() const override { return inner_->counters(); }
+
+   private:
+    std::unique_ptr<Endpoint> inner_;
+    std::map<Digest, Blob>& kept_;
+  };
+
   struct Member {
     std::unique_ptr<Endpoint> endpoint;
     std::unique_ptr<Worker> worker;
   };
 
-  Wire down() const { return {Registry<Codec>::builtin().make(run_.down, {}), run_.down_feedback}; }
+  /// As launch/assemble.cpp puts them together from a recipe.
+  Wire up() const {
+    const std::optional<Encoding> own = method_->encoding();
+    if (!own) return run_.up;
+    const auto settings = Registry<Codec>::builtin().make_settings(own->codec);
+    set_numbers(*settings, own->settings);
+    return {Registry<Codec>::builtin().make(own->codec, *settings, {}), own->feedback};
+  }
+  HandOver moments() const {
+    HandOver averaged;
+    for (const std::string& moment : run_.moments) {
+      if (method_->merges_per_moment(moment) > 0) averaged.moments.push_back(moment);
+    }
+    for (const ParamSpec& spec : run_.specs) averaged.params.push_back(spec.name);
+    averaged.is_due = [method = method_](const std::string& moment, Version version) {
+      return version.value % method->merges_per_moment(moment) == 0;
+    };
+    averaged.rows = [is_due = averaged.is_due, owned = run_.owned](const std::string& moment, SlotId slot,
+                                                                   Version version) {
+      return is_due(moment, {version.value + 1}) ? owned(slot) : RowSet();
+    };
+    return averaged;
+  }
+
   std::string slots_folder() const { return (folder_.path() / "slots").string(); }
   Result<std::unique_ptr<WorkerParts>> parts() const {
     auto parts = std::make_unique<WorkerParts>();
@@ -249,7 +308,10 @@ class MethodRig {
     parts->trainer = {.seed = 5, .batch = 1, .clip = {.mode = ClipSettings::Mode::off}};
     parts->cut = {.params = run_.cut, .keeps_fast = run_.keeps_fast};
     parts->fast_for_all = run_.fast_for_all;
-    parts->down = down();
+    parts->up = up();
+    parts->down = run_.down;
+    parts->moments = moments().moments;
+    parts->brings_moments = moments().rows;
     parts->rounds = Version{run_.rounds};
     return parts;
   }
@@ -267,13 +329,13 @@ class MethodRig {
 
 /// Neither the number of workers nor the death of any, or of the coordinator, changes a bit of the run.
 inline void expect_the_same_whoever_dies(MethodRun run) {
-  run.rounds = 5;
+  run.rounds = run.context.steps == 1 ? 15 : 5;  // long enough to die in
   std::vector<std::string> undisturbed;
   {
     MethodRig rig(run);
     ASSERT_TRUE(rig.finish());
     undisturbed = rig.story();
-    ASSERT_EQ(undisturbed.size(), 5 * rig.method().fragments().size());
+    ASSERT_EQ(undisturbed.size(), static_cast<std::size_t>(run.rounds) * rig.method().fragments().size());
   }
   run.workers = 2;
   int died = 0;

@@ -305,7 +305,8 @@ void WorkerMachine::learn_head(const FragmentHead& head, bool save_state) {
     }
     known->second = Head{head, save_state};
   }
-  want(head.parameters, head.update);
+  if (!plan_ || !plan_->fetch_when_due) want(head.parameters, head.update);
+  if (plan_ && plan_->own_clocks && head.version >= plan_->rounds) drop_offers_to(head.fragment);
   want_fast_values();
 }
 
@@ -340,6 +341,7 @@ void WorkerMachine::fetch_done(const ev::FetchDone& event) {
     wanted->second.fetching = false;
     wanted->second.retry_at = wanted->second.update ? now_ : now_ + retry();
     wanted->second.update.reset();
+    give_up(event.digest);
   }
 }
 
@@ -353,6 +355,7 @@ void WorkerMachine::forget_unused() {
   }
   for (const auto& [id, slot] : slots_) {
     if (slot.state_blob && !slot.restored) used.insert(slot.state_blob->digest);
+    for (const auto& [fragment, head] : slot.aims) used.insert(head.parameters.digest);
   }
   for (const auto& [digest, wanted] : wanted_) {
     if (wanted.update && used.contains(digest)) used.insert(wanted.update->base);

@@ -54,6 +54,10 @@ struct WorkPlan {
   /// Slots take the fast values (FragmentHead::fast) of every version, since several slots own each slice.
   /// Otherwise a slot has its own, and fetches them only when it begins on this worker.
   bool fast_for_all = false;
+  /// Slots keep their own clocks: one that merges were made without goes on as it would have.
+  bool own_clocks = false;
+  /// Of the many versions a slot fetches one when it is to adopt it. Otherwise all are fetched at once.
+  bool fetch_when_due = false;
   std::function<Duties(std::int64_t step)> duties;
 };
 
@@ -151,8 +155,7 @@ struct Withdraw {  ///< an offered blob (contribution or slot state) that is dur
 struct Adopt {  ///< put a committed fragment (fetched) in place for a slot
   SlotId slot;
   FragmentHead head;
-  bool fast = false;      ///< and the head's fast values (fetched), where it has some
-  std::int64_t step = 0;  ///< the slot's next one
+  bool fast = false;  ///< and the head's fast values (fetched), where it has some
 };
 struct Release {  ///< forget a slot: it is no longer held
   SlotId slot;
@@ -237,6 +240,7 @@ class WorkerMachine {
     bool contribute_due = false;    ///< the step before progress.step ended with a push
     bool came_back = false;         ///< restored with a state: merges may have been made without it meanwhile
     std::set<FragmentId> has_fast;  ///< its own values of what is cut are on this worker
+    std::map<FragmentId, FragmentHead> aims;  ///< fetch_when_due: versions that it is about to adopt
     SlotProgress progress;
     std::deque<Unanswered> unanswered;  ///< in order; only the first is on its way
   };
@@ -273,7 +277,10 @@ class WorkerMachine {
   std::vector<Version> newest_versions() const;
   bool catch_up(SlotId id, Slot& slot);
   bool adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties);
-  bool all_heads_fetched() const;
+  bool all_heads_fetched();
+  const FragmentHead* aim_at(Slot& slot, FragmentId fragment, Version required);
+  void give_up(const Digest& aim);
+  void drop_offers_to(FragmentId fragment);
   bool evaluate();
   void request_evaluation(Version version);
   bool finished(const Slot& slot) const;
@@ -287,6 +294,7 @@ class WorkerMachine {
   void want_fast_values();
   bool lacks_fast(const Slot& slot, const FragmentHead& head) const;
   bool can_adopt(const Slot& slot, FragmentId fragment) const;
+  bool can_adopt(const Slot& slot, const FragmentHead& head) const;
   void adopt(SlotId id, Slot& slot, const FragmentHead& head);
   bool have(const Digest& digest) const;
   void forget_unused();

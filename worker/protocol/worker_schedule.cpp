@@ -68,18 +68,24 @@ bool WorkerMachine::start_slot(SlotId id, Slot& slot) {
   return true;
 }
 
-bool WorkerMachine::all_heads_fetched() const {
+bool WorkerMachine::all_heads_fetched() {
+  bool all = true;
   for (std::int32_t f = 0; f < plan_->fragments; ++f) {
     auto known = heads_.find(FragmentId{f});
-    if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
+    if (known == heads_.end()) return false;
+    const FragmentHead& head = known->second.head;
+    if (plan_->fetch_when_due) want(head.parameters, head.update);
+    all &= have(head.parameters.digest);
   }
-  return true;
+  return all;
 }
 
 /// A slot without history starts where the others are: at the newest committed version.
 bool WorkerMachine::begin_fresh(SlotId id, Slot& slot) {
+  if (!all_heads_fetched()) return false;
   for (std::int32_t f = 0; f < plan_->fragments; ++f) {
-    if (!can_adopt(slot, {f})) return false;  // a newer version was published while it was being restored
+    if (!can_adopt(slot, FragmentId{f}))
+      return false;  // a newer version was published while it was being restored
   }
   slot.fresh = false;
   slot.progress.step = plan_->step_at(newest_versions());
@@ -110,13 +116,42 @@ void WorkerMachine::want_fast_values() {
 /// Whether everything of a fragment's newest version that the slot needs has been fetched.
 bool WorkerMachine::can_adopt(const Slot& slot, FragmentId fragment) const {
   auto known = heads_.find(fragment);
-  if (known == heads_.end() || !have(known->second.head.parameters.digest)) return false;
-  const FragmentHead& head = known->second.head;
-  return !lacks_fast(slot, head) || have(head.fast->digest);
+  return known != heads_.end() && can_adopt(slot, known->second.head);
+}
+
+bool WorkerMachine::can_adopt(const Slot& slot, const FragmentHead& head) const {
+  return have(head.parameters.digest) && (!lacks_fast(slot, head) || have(head.fast->digest));
+}
+
+/// The version that a slot is to adopt: the newest, or the one that it began to fetch. Newer ones may come
+/// faster than they can be fetched.
+const FragmentHead* WorkerMachine::aim_at(Slot& slot, FragmentId fragment, Version required) {
+  const auto known = heads_.find(fragment);
+  if (known == heads_.end()) return nullptr;
+  const FragmentHead& newest = known->second.head;
+  const auto aim = slot.aims.find(fragment);
+  if (aim != slot.aims.end() && aim->second.version >= required) return &aim->second;
+  if (newest.version < required) return nullptr;
+  if (!plan_->fetch_when_due) return &newest;
+  want(newest.parameters, newest.update);
+  return &(slot.aims[fragment] = newest);
+}
+
+/// A version that is not offered any more is fetched in vain; the newest is there.
+void WorkerMachine::give_up(const Digest& digest) {
+  std::size_t given_up = 0;
+  for (auto& [id, slot] : slots_) {
+    given_up += std::erase_if(slot.aims, [&](const auto& aim) {
+      const auto known = heads_.find(aim.first);
+      return aim.second.parameters.digest == digest && known != heads_.end() &&
+             known->second.head.version > aim.second.version;
+    });
+  }
+  if (given_up > 0) forget_unused();
 }
 
 void WorkerMachine::adopt(SlotId id, Slot& slot, const FragmentHead& head) {
-  emit(act::Adopt{id, head, lacks_fast(slot, head), slot.progress.step});
+  emit(act::Adopt{id, head, lacks_fast(slot, head)});
   slot.has_fast.insert(head.fragment);
 }
 
@@ -131,6 +166,10 @@ std::vector<Version> WorkerMachine::newest_versions() const {
 /// way it would bring what is out of date, or wait for a fragment while the others wait for another. Does
 /// nothing where every merge waits for every slot: no version is then newer than what the slot gave to.
 bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
+  if (plan_->own_clocks) {
+    slot.came_back = false;
+    return true;
+  }
   std::vector<FragmentId> newer;  // than what the slot works on
   bool missed = false;            // a merge without it
   for (FragmentId f{0}; f.value < plan_->fragments; ++f.value) {
@@ -154,6 +193,22 @@ bool WorkerMachine::catch_up(SlotId id, Slot& slot) {
   return true;
 }
 
+/// Of a fragment that has had its last merge nothing is taken any more, and other offers wait behind it.
+void WorkerMachine::drop_offers_to(FragmentId fragment) {
+  for (auto& [id, slot] : slots_) {
+    if (slot.unanswered.empty()) continue;
+    const bool waited = slot.unanswered.front().offer.key.fragment == fragment;
+    std::erase_if(slot.unanswered, [&](const Unanswered& unanswered) {
+      const Offer& offer = unanswered.offer;
+      if (offer.key.fragment != fragment) return false;
+      emit(act::Withdraw{offer.contribution.digest});
+      if (offer.slot_state_blob) emit(act::Withdraw{offer.slot_state_blob->digest});
+      return true;
+    });
+    if (waited && !slot.unanswered.empty()) send_first_offer(slot);
+  }
+}
+
 bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& duties) {
   for (FragmentId fragment : duties.adopt) {
     Version& adopted = slot.progress.adopted[fragment.value];
@@ -165,12 +220,12 @@ bool WorkerMachine::adopt_what_is_due(SlotId id, Slot& slot, const Duties& dutie
                     [&](const Unanswered& u) { return u.offer.key.fragment == fragment; });
     if (unanswered) return false;
     const Version required{std::max(adopted.value, pushed.value + 1)};
-    auto known = heads_.find(fragment);
-    if (known == heads_.end() || known->second.head.version < required || !can_adopt(slot, fragment))
-      return false;
-    if (known->second.head.version == adopted) continue;
-    adopted = known->second.head.version;
-    adopt(id, slot, known->second.head);
+    const FragmentHead* const head = aim_at(slot, fragment, required);
+    if (head == nullptr || !can_adopt(slot, *head)) return false;
+    if (head->version == adopted) continue;
+    adopted = head->version;
+    adopt(id, slot, FragmentHead(*head));
+    slot.aims.erase(fragment);
   }
   return true;
 }
@@ -180,6 +235,8 @@ std::vector<KnownVersion> WorkerMachine::wanted_pushes(const Slot& slot) const {
   std::vector<KnownVersion> pushes;
   for (FragmentId fragment : plan_->duties(slot.progress.step - 1).push) {
     const Version version = slot.progress.adopted[fragment.value];
+    const auto known = heads_.find(fragment);
+    if (known != heads_.end() && known->second.head.version >= plan_->rounds) continue;
     if (version < plan_->rounds && slot.progress.pushed[fragment.value] < version)
       pushes.push_back({fragment, version});
   }
