@@ -91,11 +91,11 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "whose slots step, like \"diloco\"");
   }
   const std::unique_ptr<InnerOptimizer> inner = assemble_inner(recipe);
-  if (hands_over(recipe, *method) &&
-      inner->moments_per_parameter(true) != inner->moments_per_parameter(false)) {
+  if (inner->moments_per_parameter(true) != inner->moments_per_parameter(false) &&
+      assemble_hand_over(recipe, parts, *method).is_on()) {
     return fail(ExitCode::usage, "inner.name = \"", recipe.inner.optimizer.name,
-                "\" keeps other moments of some parameters than of others, which "
-                "partial.rotate_state = \"hand_over\" cannot pass on; set it to \"reset\"");
+                "\" keeps other moments of some parameters than of others, so that they cannot travel as "
+                "partial.rotate_state = \"hand_over\" and outer.name = \"des_loc\" want");
   }
   std::vector<std::string> problems = method->problems();
   for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));

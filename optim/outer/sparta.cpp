@@ -5,8 +5,8 @@
 //
 // Of every 1/share consecutive coordinates of a parameter one is drawn, by a key of seed, version and
 // parameter: both sides know it, no index travels, and each merge has the same number of bytes. What nobody
-// brings keeps its value in the coordinator, so that its parameters are made of values up to 1/share merges
-// old (docs/methods.md).
+// brings keeps its value in the coordinator, so that its parameters are made of values that are 1/share
+// merges old on average (docs/methods.md).
 #include <algorithm>
 
 #include "base/random.h"
