@@ -9,30 +9,25 @@
 namespace tessera {
 namespace {
 
-/// Rows of a parameter that one input holds.
+/// Rows that one input holds of a range, counted from its first.
 struct Held {
   Rows rows;
   std::span<const float> values;
   Influence influence;
 };
 
-/// What lies in `range`, as rows from its first one.
 std::vector<Held> held_of(const ParamSpec& spec, Rows range, const std::vector<const MergeInput*>& inputs,
                           const OuterMethod& method) {
-  const auto width = static_cast<std::size_t>(spec.row_size());
   std::vector<Held> held;
   for (const MergeInput* input : inputs) {
     const Influence influence = method.influence(input->brought);
     for (auto at = input->pieces.lower_bound(spec.name);
          at != input->pieces.end() && at->first.starts_with(spec.name); ++at) {
       const PieceRows piece = rows_of_piece(at->first, spec.rows());
-      const Rows here{std::max(range.begin, piece.rows.begin), std::min(range.end, piece.rows.end)};
-      if (piece.param != spec.name || here.count() <= 0) continue;
-      held.push_back(
-          {{here.begin - range.begin, here.end - range.begin},
-           at->second.as<float>().subspan(static_cast<std::size_t>(here.begin - piece.rows.begin) * width,
-                                          static_cast<std::size_t>(here.count()) * width),
-           influence});
+      if (piece.param != spec.name || piece.rows.begin < range.begin || range.end < piece.rows.end) continue;
+      held.push_back({{piece.rows.begin - range.begin, piece.rows.end - range.begin},
+                      at->second.as<float>(),
+                      influence});
     }
   }
   return held;

@@ -18,10 +18,9 @@ Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
   if (parts_.hand_over.is_on()) {
     const TensorMap moments = take_moments(tensors);
     std::map<std::string, RowSet> rows;
-    for (const std::string& moment : parts_.hand_over.moments) {
+    for (const std::string& moment : parts_.hand_over.moments)
       rows[moment] =
           common_rows(fragments_[key.fragment.value], parts_.hand_over.rows(moment, key.slot, key.version));
-    }
     TESSERA_TRY(validate_moments(moments, rows, parts_.specs));
   }
   return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
@@ -65,10 +64,11 @@ Status Coordinator::fill_in(const MergeKey& key, const RowSet& expected, TensorM
 
 TensorMap Coordinator::sparse_update_to(FragmentId fragment, Version version) const {
   return sparse_update(
-      fragment_parameters(fragment), version.value, [this](const std::string& name, std::int64_t made) {
-        const auto spec = std::find_if(parts_.specs.begin(), parts_.specs.end(),
-                                       [&](const ParamSpec& candidate) { return candidate.name == name; });
-        return parts_.method->coordinates(made, *spec, {0, spec->rows()});
+      fragment_parameters(fragment), version.value, [this](const std::string& piece, std::int64_t made) {
+        const auto spec = std::find_if(
+            parts_.specs.begin(), parts_.specs.end(),
+            [&](const ParamSpec& candidate) { return candidate.name == piece.substr(0, piece.find('[')); });
+        return parts_.method->coordinates(made, *spec, rows_of_piece(piece, spec->rows()).rows);
       });
 }
 

@@ -96,22 +96,24 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
   return sorted;
 }
 
-void store_buffer_mean(const ParamSpec& spec, const SlotMean& mean, std::span<float> theta) {
+void store_buffer_mean(const SlotMean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
-    std::ranges::transform(mean.of(rows),
-                           theta.begin() + static_cast<std::ptrdiff_t>(offset_of(spec, rows.begin)),
+    std::ranges::transform(mean.mean_of(rows), theta.begin() + offset_of(mean.spec(), rows.begin),
                            [](double value) { return static_cast<float>(value); });
   });
 }
 
-/// What each input holds of a parameter.
-std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec,
+/// What each input holds of a range of a parameter.
+std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec, Rows range,
                                                  const std::vector<const MergeInput*>& inputs) {
   std::vector<std::vector<BroughtRows>> brought;
   for (const MergeInput* input : inputs) {
     auto& rows = brought.emplace_back();
     for_each_piece(input->pieces, spec, [&](Rows piece, std::span<const float> values) {
+      if (piece.end <= range.begin || range.end <= piece.begin) return;  // of another range
+      TESSERA_CHECK(range.begin <= piece.begin && piece.end <= range.end, ": a piece of ", spec.name,
+                    " lies in two ranges of a fragment");
       rows.push_back({piece, values});
     });
   }
@@ -224,43 +226,30 @@ Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMa
   return tessera::validate(contribution, expected(fragment, owned), specs_);
 }
 
-/// A range of rows of a fragment in a merge.
-struct Merger::Part {
-  const ParamSpec& spec;
-  std::span<float> theta;  ///< of the whole parameter
-  SlotMean mean;
-};
-
 MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                            TensorMap& theta, TensorMap& state) const {
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
   const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
-  const auto elements = static_cast<std::size_t>(elements_in(rows, specs_));
   // Of the whole fragment: a method sees all of it at once.
+  const auto elements = static_cast<std::size_t>(elements_in(rows, specs_));
   const Buffer memory = scratch_.take(elements * sizeof(double));
   std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), elements);
-  std::deque<Part> parts;  // in the specs' order
+  std::deque<SlotMean> means;  // of the fragment's ranges, parameters in the order of the specs
   std::vector<std::pair<SlotMean*, std::size_t>> blocks;
   for (const ParamSpec& spec : specs_) {
     const auto ranges = rows.find(spec.name);
     if (ranges == rows.end()) continue;
-    const std::span<float> values = floats_of(theta, spec.name, spec);
-    const bool weight = spec.role == Role::weight,
-               from_start = weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
     for (const Rows& range : ranges->second) {
       const std::size_t count = offset_of(spec, range.count());
-      const std::span<const float> start =
-          from_start ? std::span<const float>(values.subspan(offset_of(spec, range.begin), count))
-                     : std::span<const float>();
+      const bool from_start =
+          spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
+      std::span<const float> start;
+      if (from_start) start = floats_of(theta, spec.name, spec).subspan(offset_of(spec, range.begin), count);
       SlotMean& mean =
-          parts
-              .emplace_back(
-                  Part{spec, values,
-                       SlotMean(range, static_cast<std::size_t>(spec.row_size()), brought_of(spec, ordered),
-                                start, weight ? settings_.average_over : 0, rest.first(count))})
-              .mean;
+          means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
+                             spec.role == Role::weight ? settings_.average_over : 0, rest.first(count));
       rest = rest.subspan(count);
-      if (weight && method_->weighs()) {
+      if (spec.role == Role::weight && method_->weighs()) {
         mean.fill([&](const Blended& into) { blend(*method_, spec, range, ordered, start, into); });
         continue;
       }
@@ -273,24 +262,26 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   std::vector<Update> updates;
   MergeOutcome outcome;
   double norm_squares = 0;
-  for (const Part& part : parts) {
-    if (part.spec.role == Role::buffer) {
-      store_buffer_mean(part.spec, part.mean, part.theta);
+  for (const SlotMean& mean : means) {
+    const std::string& name = mean.spec().name;
+    if (mean.spec().role == Role::buffer) {
+      store_buffer_mean(mean, floats_of(theta, name, mean.spec()));
       continue;
     }
-    norm_squares += part.mean.norm_squares();
-    add_updates(part, ordered, state, updates, outcome);
+    norm_squares += mean.norm_squares();
+    add_updates(mean, ordered, theta, state, updates, outcome);
   }
   outcome.delta_norm = std::sqrt(norm_squares);
   outcome.outer = method_->apply(version.value, updates);
   return outcome;
 }
 
-void Merger::add_updates(const Part& part, const std::vector<const MergeInput*>& inputs, TensorMap& state,
-                         std::vector<Update>& updates, MergeOutcome& outcome) const {
-  const ParamSpec& spec = part.spec;
+/// What the method is to apply of a parameter's mean, and what nobody contributed to.
+void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                         TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const {
+  const ParamSpec& spec = mean.spec();
   const std::vector<std::string> kinds = state_names(spec.name);
-  part.mean.for_each_run([&](Rows rows, std::int32_t contributions) {
+  mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
     if (contributions == 0) {
       outcome.uncovered += static_cast<std::int64_t>(count);
@@ -300,12 +291,12 @@ void Merger::add_updates(const Part& part, const std::vector<const MergeInput*>&
     }
     Update update{.spec = &spec,
                   .rows = rows,
-                  .theta = part.theta.subspan(begin, count),
-                  .delta = part.mean.of(rows),
+                  .theta = floats_of(theta, spec.name, spec).subspan(begin, count),
+                  .delta = mean.mean_of(rows),
                   .state = {},
                   .owners = contributions,
                   .cut = is_cut(spec.name),
-                  .squares = part.mean.squares_of(rows),
+                  .squares = mean.squares_of(rows),
                   .threads = settings_.threads};
     for (const std::string& kind : kinds) {
       update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));

@@ -17,6 +17,8 @@
 
 namespace tessera {
 
+class SlotMean;
+
 /// What one slot brings to a merge: F32 tensors by piece_name ("blocks.0.mlp.up[0:64]", or the bare name of a
 /// whole parameter).
 struct MergeInput {
@@ -81,9 +83,8 @@ class Merger {
                      TensorMap& theta, TensorMap& state) const;
 
  private:
-  struct Part;
-  void add_updates(const Part& part, const std::vector<const MergeInput*>& inputs, TensorMap& state,
-                   std::vector<Update>& updates, MergeOutcome& outcome) const;
+  void add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                   TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const;
   bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }
   std::vector<std::string> state_names(const std::string& param) const;
 

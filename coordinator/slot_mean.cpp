@@ -27,10 +27,11 @@ void divide_by(std::int32_t divisor, std::span<double> values) {
 
 }  // namespace
 
-SlotMean::SlotMean(Rows range, std::size_t width, std::vector<std::vector<BroughtRows>> brought,
+SlotMean::SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
                    std::span<const float> start, std::int32_t average_over, std::span<double> mean)
-    : first_(range.begin),
-      width_(width),
+    : spec_(spec),
+      range_(range),
+      width_(static_cast<std::size_t>(spec.row_size())),
       block_rows_(block_rows(width_)),
       brought_(std::move(brought)),
       start_(start),
@@ -39,19 +40,16 @@ SlotMean::SlotMean(Rows range, std::size_t width, std::vector<std::vector<Brough
       owners_(static_cast<std::size_t>(range.count())),
       squares_(owners_.size()),
       norms_((owners_.size() + static_cast<std::size_t>(block_rows_) - 1) /
-             static_cast<std::size_t>(block_rows_)) {
-  for (std::vector<BroughtRows>& slot : brought_) {
-    for (BroughtRows& piece : slot) piece.rows = {piece.rows.begin - first_, piece.rows.end - first_};
-  }
-}
+             static_cast<std::size_t>(block_rows_)) {}
 
 void SlotMean::take(std::size_t block) {
   const Rows rows = rows_of(block);
   for (const std::vector<BroughtRows>& slot : brought_) {
     for (const BroughtRows& piece : slot) {
-      const Rows common{std::max(rows.begin, piece.rows.begin), std::min(rows.end, piece.rows.end)};
+      const Rows here{piece.rows.begin - range_.begin, piece.rows.end - range_.begin};
+      const Rows common{std::max(rows.begin, here.begin), std::min(rows.end, here.end)};
       if (common.count() > 0)
-        add(common, piece.values.data() + static_cast<std::size_t>(common.begin - piece.rows.begin) * width_);
+        add(common, piece.values.data() + static_cast<std::size_t>(common.begin - here.begin) * width_);
     }
   }
   divide(rows);
@@ -60,7 +58,7 @@ void SlotMean::take(std::size_t block) {
 
 Rows SlotMean::rows_of(std::size_t block) const {
   const std::int64_t begin = static_cast<std::int64_t>(block) * block_rows_;
-  return {begin, std::min(begin + block_rows_, static_cast<std::int64_t>(owners_.size()))};
+  return {begin, std::min(begin + block_rows_, range_.count())};
 }
 
 void SlotMean::add(Rows rows, const float* values) {
@@ -108,9 +106,14 @@ void SlotMean::measure(std::size_t block) {
 
 double SlotMean::squares_of(Rows rows) const {
   double total = 0;
-  for (std::int64_t row = rows.begin - first_; row < rows.end - first_; ++row)
-    total += squares_[static_cast<std::size_t>(row)];
+  for (std::int64_t row = rows.begin; row < rows.end; ++row)
+    total += squares_[static_cast<std::size_t>(row - range_.begin)];
   return total;
+}
+
+std::span<double> SlotMean::mean_of(Rows rows) const {
+  return mean_.subspan(static_cast<std::size_t>(rows.begin - range_.begin) * width_,
+                       static_cast<std::size_t>(rows.count()) * width_);
 }
 
 double SlotMean::norm_squares() const {

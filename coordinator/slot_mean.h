@@ -11,7 +11,7 @@
 
 namespace tessera {
 
-/// Rows of a parameter that a slot brings.
+/// Rows that a slot brings.
 struct BroughtRows {
   Rows rows;
   std::span<const float> values;
@@ -19,12 +19,13 @@ struct BroughtRows {
 
 class SlotMean {
  public:
-  /// Of the rows `range`, `width` elements each. `brought`: by every slot, in slot order; what lies outside
-  /// of the range does not count. `start`: of the range, what differences are formed from, start - value;
-  /// empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners that brought a
-  /// row. `mean`, of the range, is written where there are owners; the spans must outlive the object.
-  SlotMean(Rows range, std::size_t width, std::vector<std::vector<BroughtRows>> brought,
+  /// `brought`: by every slot, in slot order, all within `range`. `start`: what differences are formed from,
+  /// start - value; empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners
+  /// that brought a row. `mean` is written where there are owners. Both are of the range's rows; `spec` and
+  /// the spans must outlive the object.
+  SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
            std::span<const float> start, std::int32_t average_over, std::span<double> mean);
+  const ParamSpec& spec() const { return spec_; }
 
   std::size_t blocks() const { return norms_.size(); }
   /// Each block once, from any thread.
@@ -39,18 +40,14 @@ class SlotMean {
   }
 
   // ---- once all blocks are taken
-  /// The mean of some of the rows.
-  std::span<double> of(Rows rows) const {
-    return mean_.subspan(static_cast<std::size_t>(rows.begin - first_) * width_,
-                         static_cast<std::size_t>(rows.count()) * width_);
-  }
+  std::span<double> mean_of(Rows rows) const;
   /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
     const std::int64_t rows = static_cast<std::int64_t>(owners_.size());
     for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
       while (end < rows && owners_[end] == owners_[begin]) ++end;
-      visit(Rows{first_ + begin, first_ + end}, owners_[begin]);
+      visit(Rows{range_.begin + begin, range_.begin + end}, owners_[begin]);
     }
   }
   /// Of all contributions' differences in these rows, squared.
@@ -60,11 +57,12 @@ class SlotMean {
 
  private:
   void add(Rows rows, const float* values);
-  Rows rows_of(std::size_t block) const;
+  Rows rows_of(std::size_t block) const;  ///< as all that follows, counted from the range's first
   void divide(Rows rows);
   void measure(std::size_t block);
 
-  std::int64_t first_;  ///< of the range; all rows below count from it
+  const ParamSpec& spec_;
+  Rows range_;
   std::size_t width_;
   std::int64_t block_rows_;
   std::vector<std::vector<BroughtRows>> brought_;

@@ -86,6 +86,13 @@ void decay_weights(double amount, const Update& update) {
   for (float& value : update.theta) value = static_cast<float>(static_cast<double>(value) * (1 - amount));
 }
 
+std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs) {
+  std::vector<RowSet> rows;
+  for (const std::vector<std::string>& pieces : method.fragments())
+    rows.push_back(rows_of_pieces(pieces, specs));
+  return rows;
+}
+
 void apply_rule(const OuterRule& rule, double lr, const Update& update) {
   constexpr std::size_t block = 65536;  // elements
   const std::size_t size = update.theta.size();
@@ -96,13 +103,6 @@ void apply_rule(const OuterRule& rule, double lr, const Update& update) {
     for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, count));
     rule.apply(lr, update.theta.subspan(begin, count), update.delta.subspan(begin, count), state);
   });
-}
-
-std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs) {
-  std::vector<RowSet> rows;
-  for (const std::vector<std::string>& pieces : method.fragments())
-    rows.push_back(rows_of_pieces(pieces, specs));
-  return rows;
 }
 
 std::vector<std::string> outer_rule_names() {

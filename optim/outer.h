@@ -156,8 +156,8 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
-    std::uint64_t seed = 0;            ///< of what the method draws
     std::vector<RowSet> slice_rows{};  ///< rows of each slice, in all parameters that are cut; empty: none is
+    std::uint64_t seed = 0;            ///< of what the method draws
     OuterAdam adam{};
     double weight_decay = 0;                              ///< of the outer step, times its rate
     std::int64_t restart_every = 0;                       ///< restart_state()

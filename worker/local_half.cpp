@@ -25,11 +25,9 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
 TensorMap Worker::bases_of(const SlotRun& run, const TensorMap& view) const {
   TensorMap bases;
   if (!parts_->method->takes_late() || parts_->method->payload() != Payload::delta) return bases;
-  for (const auto& [name, ranges] : run.owned) {
-    if (!view.contains(name)) continue;
-    const HostTensor& whole = run.adopted.at(name);
-    const std::int64_t all = whole.shape.empty() ? 1 : whole.shape[0];
-    for (const Rows& rows : ranges) bases.emplace(piece_name(name, rows, all), whole.rows(rows));
+  for (const auto& [name, own] : pieces_of(view, run.owned, replica_->params().specs())) {
+    const PieceRows piece = rows_of_piece(name, own.shape.empty() ? 1 : own.shape[0]);
+    bases.emplace(name, *find_rows(run.adopted, piece.param, piece.rows));
   }
   return bases;
 }
@@ -73,12 +71,12 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
 }
 
 Coordinates Worker::coordinates() const {
-  return [this](const std::string& param, std::int64_t version) -> std::optional<Positions> {
+  return [this](const std::string& piece, std::int64_t version) -> std::optional<Positions> {
     const auto& known = replica_->params().all();
-    const auto parameter = known.find(param);
+    const auto parameter = known.find(piece.substr(0, piece.find('[')));
     if (parameter == known.end()) return std::nullopt;
     const ParamSpec& spec = parameter->second.spec;
-    return parts_->method->coordinates(version, spec, {0, spec.rows()});
+    return parts_->method->coordinates(version, spec, rows_of_piece(piece, spec.rows()).rows);
   };
 }
 

@@ -169,17 +169,17 @@ HostTensor Replica::view(const SlotRun& run, const std::string& param, Rows rows
 TensorMap Replica::partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken) {
   TensorMap pieces;
   for (const auto& [param, ranges] : run.owned) {
-    const auto tensor = parameters.find(param);
-    if (tensor == parameters.end()) continue;
     const ParamSpec& spec = params_[param].spec;
-    for (const Rows& rows : ranges) {
-      const auto these = taken(spec, rows);
-      std::optional<HostTensor> own = these ? own_value(run, param, rows) : std::nullopt;
-      if (!own) continue;
-      const HostTensor merged = tensor->second.rows(rows);
-      for (const std::int64_t i : *these)
-        own->as<float>()[static_cast<std::size_t>(i)] = merged.as<float>()[static_cast<std::size_t>(i)];
-      pieces.emplace(piece_name(param, rows, spec.rows()), std::move(*own));
+    for (const Rows& range : ranges) {
+      for (const PieceOf& merged : pieces_within(parameters, param, range)) {
+        const auto these = taken(spec, merged.rows);
+        std::optional<HostTensor> own = these ? own_value(run, param, merged.rows) : std::nullopt;
+        if (!own) continue;
+        for (const std::int64_t i : *these)
+          own->as<float>()[static_cast<std::size_t>(i)] =
+              merged.values.as<float>()[static_cast<std::size_t>(i)];
+        pieces.emplace(piece_name(param, merged.rows, spec.rows()), std::move(*own));
+      }
     }
   }
   return pieces;

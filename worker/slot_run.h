@@ -58,7 +58,7 @@ struct SlotRun {
   /// A moment of owned rows, by moment_name, to be sent; zero where the optimizer has none yet.
   TensorMap moments_of(const std::string& moment, const RowSet& rows,
                        const std::vector<ParamSpec>& specs) const;
-  /// Goes on with other moments of the rows that it owns: `means` are whole tensors by moment_name.
+  /// Goes on with other moments of the rows that it owns: `means` are pieces by moment_name.
   void replace_moments(const TensorMap& means);
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
@@ -67,9 +67,9 @@ struct SlotRun {
   /// "slot/since/PIECE", `method` as "method/NAME/PIECE", and the protocol's progress as "slot/step",
   /// "slot/adopted", "slot/pushed"; steps left out, if any, as "slot/left_out"; the loss scale, where there
   /// is one, as "slot/loss_scale". The data cursor is step x batch, since a slot's stream is a function of
-  /// the position. `view` is what the slot goes on with and no version brings: pieces of
-  /// parameters, saved as "view/PIECE". `bases` are its own rows in the versions that its changes are counted
-  /// from, where no version will bring them: by piece name, "base/PIECE".
+  /// the position. `view` is what the slot goes on with and no version brings: pieces of parameters,
+  /// saved as "view/PIECE". `bases` are its own rows in the versions that its changes are counted from, where
+  /// no version will bring them: by piece name, "base/PIECE".
   TensorMap state(const SlotProgress& progress, const TensorMap& view = {},
                   const TensorMap& bases = {}) const;
   /// Takes over a saved state, its view as `adopted`; where there are bases, they are that, and own values

@@ -4,7 +4,7 @@
 #include "base/pieces.h"
 #include "coordinator/state.h"
 #include "tests/coordinator/small_model.h"
-#include "tests/optim/made_streaming.h"
+#include "tests/optim/chosen_method.h"
 
 namespace tessera {
 namespace {
@@ -116,7 +116,9 @@ TEST(FragmentRows, NameWhatTheyHoldOfEachSlice) {
 
 std::unique_ptr<OuterMethod> streaming(const std::string& pattern, std::int64_t fragments,
                                        const OuterMethod::Context& context) {
-  return make_streaming({.fragments = fragments, .pattern = pattern}, context);
+  return chosen_method(
+      "streaming",
+      {.numbers = {{"fragments", static_cast<double>(fragments)}}, .words = {{"pattern", pattern}}}, context);
 }
 
 TEST(StreamingRows, DealEveryRowOnceWithWholeSlicesAndEqualShares) {

@@ -6,7 +6,7 @@
 
 #include "coordinator/planner.h"
 #include "launch/simulate/simulate.h"
-#include "tests/optim/made_streaming.h"
+#include "tests/optim/chosen_method.h"
 
 namespace tessera {
 namespace {
@@ -105,8 +105,9 @@ TEST(RecipeWorkload, StaggersSlicesWithTheirOwnersBytesAlone) {
   partial.cut = "mlp";
   partial.slices = 4;
   const auto schedule = PlanSchedule::make(model.specs, model.cuts, partial, 4);
-  const auto outer = make_streaming({.fragments = 4, .pattern = "slices"},
-                                    {.specs = model.specs, .steps = 8, .slice_rows = schedule->slice_rows()});
+  const auto outer =
+      chosen_method("streaming", {.numbers = {{"fragments", 4}}, .words = {{"pattern", "slices"}}},
+                    {.specs = model.specs, .steps = 8, .slice_rows = schedule->slice_rows()});
   const Workload work = workload_of(schedule->at({0}), model.specs, model.cost, *outer, five_steps(), 4);
   EXPECT_THAT(work.exchanges, testing::ElementsAre(Exchange{0, 1, 2}, Exchange{1, 3, 4}, Exchange{2, 5, 6},
                                                    Exchange{3, 7, 8}));
