@@ -188,6 +188,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
                 .fast_for_all = parts_->fast_for_all,
                 .own_clocks = method->takes_late(),
                 .fetch_when_due = method->arrivals_per_merge() > 0,
+                .round_steps = method->dynamic_steps() ? method->steps_per_merge() : 0,
                 .duties =
                     [method](std::int64_t step) {
                       const Due due = method->due(step);
@@ -289,6 +290,7 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
   replica_->activate(run);
+  run.go_to(action.progress.step);  // what is left out of a round counts before it is saved
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
   const bool is_change = parts_->method->payload() != Payload::theta_end;
   const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
