@@ -26,6 +26,10 @@ bool is_matrix(const ParamSpec& spec) {
   return spec.shape.size() == 2 && !spec.name.starts_with("embed");
 }
 
+bool is_hidden_matrix(const ParamSpec& spec) {
+  return is_matrix(spec) && spec.group == "default";
+}
+
 double matmul_params(const std::vector<ParamSpec>& specs) {
   double products = 0;
   for (const ParamSpec& spec : specs) products += spec.products * static_cast<double>(spec.elements());

@@ -66,6 +66,8 @@ StepMemory step_memory(const std::vector<MemoryStage>& stages);
 /// True for the matrices of products, by their shape; not for tables (named embed*), whose rows are looked
 /// up.
 bool is_matrix(const ParamSpec& spec);
+/// True for the matrices of products between two layers: not for the output head and adapters' factors.
+bool is_hidden_matrix(const ParamSpec& spec);
 /// P_m: multiply-adds of the forward pass per token in products with parameters.
 double matmul_params(const std::vector<ParamSpec>& specs);
 /// Elements of a parameter that a set of rows holds.

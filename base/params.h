@@ -30,7 +30,7 @@ struct ParamSpec {
   std::string name;                 ///< "blocks.3.mlp.up"
   std::vector<std::int64_t> shape;  ///< rows first
   Role role = Role::weight;
-  std::string group = "default";  ///< optimizer and outer settings are chosen per group
+  std::string group = "default";  ///< "ends": not between two layers (tables, head); optimizers may differ
   bool decay = true;              ///< weight decay applies (off for gains, biases)
   /// Multiply-adds of the forward pass per element and token: 1 for the matrix of a product, 0 for what is
   /// looked up or added (an embedding table counts by its use as output head).

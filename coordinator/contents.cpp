@@ -2,6 +2,7 @@
 // updates as they are published.
 #include <algorithm>
 
+#include "comm/sparse.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/coordinator.h"
 
@@ -15,12 +16,15 @@ const std::string feedback_prefix = "feedback/";  // in the outer state
 Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
   if (parts_.hand_over.is_on()) {
     const TensorMap moments = take_moments(tensors);
-    RowSet rows = parts_.hand_over.rows(key.slot, key.version);
     const std::vector<std::string>& names = fragments_[key.fragment.value];
-    std::erase_if(rows, [&](const auto& entry) {
-      return std::find(names.begin(), names.end(), entry.first) == names.end();
-    });
-    TESSERA_TRY(validate_moments(parts_.hand_over, moments, rows, parts_.specs));
+    std::map<std::string, RowSet> rows;
+    for (const std::string& moment : parts_.hand_over.moments) {
+      rows[moment] = parts_.hand_over.rows(moment, key.slot, key.version);
+      std::erase_if(rows[moment], [&](const auto& entry) {
+        return std::find(names.begin(), names.end(), entry.first) == names.end();
+      });
+    }
+    TESSERA_TRY(validate_moments(moments, rows, parts_.specs));
   }
   return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
 }
@@ -38,11 +42,36 @@ TensorMap Coordinator::initial_outer_state() const {
 Result<TensorMap> Coordinator::contribution_of(const MergeKey& key, const Buffer& bytes,
                                                const std::string& where) const {
   TESSERA_ASSIGN(SafetensorsFile file, decode_safetensors(bytes, where));
-  if (parts_.up.rounds()) {
-    const RowSet expected = merger_.expected(key.fragment, state_.settings.owned(key.slot, key.version));
-    TESSERA_TRY(decode_pieces(parts_.up, expected, parts_.specs, file.tensors));
-  }
+  const RowSet expected = merger_.expected(key.fragment, state_.settings.owned(key.slot, key.version));
+  if (parts_.up.rounds()) TESSERA_TRY(decode_pieces(parts_.up, expected, parts_.specs, file.tensors));
+  if (parts_.method->share() < 1) TESSERA_TRY(fill_in(key, expected, file.tensors));
   return std::move(file.tensors);
+}
+
+/// What a sparse contribution does not bring has not changed.
+Status Coordinator::fill_in(const MergeKey& key, const RowSet& expected, TensorMap& tensors) const {
+  for (const ParamSpec& spec : parts_.specs) {
+    const auto ranges = expected.find(spec.name);
+    if (ranges == expected.end()) continue;
+    for (const Rows& rows : ranges->second) {
+      const auto these = parts_.method->coordinates(key.version.value + 1, spec, rows);
+      const auto found = tensors.find(piece_name(spec.name, rows, spec.rows()));
+      if (!these || found == tensors.end()) continue;  // missed by whoever validates
+      HostTensor piece = theta_.at(spec.name).rows(rows).clone();
+      TESSERA_TRY(put_back(found->first, found->second, *these, piece.as<float>()));
+      found->second = std::move(piece);
+    }
+  }
+  return {};
+}
+
+TensorMap Coordinator::sparse_update_to(FragmentId fragment, Version version) const {
+  return sparse_update(
+      fragment_parameters(fragment), version.value, [this](const std::string& name, std::int64_t made) {
+        const auto spec = std::find_if(parts_.specs.begin(), parts_.specs.end(),
+                                       [&](const ParamSpec& candidate) { return candidate.name == name; });
+        return parts_.method->coordinates(made, *spec, {0, spec->rows()});
+      });
 }
 
 TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
@@ -84,17 +113,27 @@ TensorMap Coordinator::fragment_state(FragmentId fragment) const {
   return tensors;
 }
 
-FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
-                                     TensorMap update) {
-  TensorMap tensors = fragment_parameters(fragment);
-  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version)) {
-    for (const auto& [name, tensor] : fragment_state(fragment)) {
-      if (!name.starts_with(moment_prefix)) continue;
-      tensors.emplace(name, tensor);
-      if (!update.empty()) update.emplace(name, tensor);
-    }
+TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
+  TensorMap moments;
+  if (!parts_.hand_over.is_on()) return moments;
+  for (const auto& [name, tensor] : fragment_state(fragment)) {
+    const bool due = std::ranges::any_of(parts_.hand_over.moments, [&](const std::string& moment) {
+      return name.starts_with(moment_name(moment, "")) && parts_.hand_over.is_due(moment, version);
+    });
+    if (due) moments.emplace(name, tensor);
   }
-  const BlobRef ref = endpoint_.offer(Blob(encode_safetensors(tensors)));
+  return moments;
+}
+
+Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
+  TensorMap tensors = fragment_parameters(fragment);
+  tensors.merge(handed_over(fragment, version));
+  return Blob(encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
+}
+
+FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
+                                     const Blob& parameters, TensorMap update) {
+  const BlobRef ref = endpoint_.offer(parameters);
   std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
   FragmentHead head{fragment, version, ref, chain, std::nullopt};
   if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
@@ -102,6 +141,7 @@ FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const
     offered.push_back(head.fast->digest);
   }
   if (!update.empty()) {
+    update.merge(handed_over(fragment, version));
     const Digest base = state_.fragments[fragment.value].head.parameters.digest;
     head.update = {endpoint_.offer(Blob(encode_safetensors(update))), base};
     offered.push_back(head.update->blob.digest);

@@ -3,10 +3,12 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 
 #include "base/overloaded.h"
+#include "base/parallel.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/record_codec.h"
 #include "monitoring/log.h"
@@ -15,6 +17,11 @@ namespace tessera {
 namespace {
 
 const Duration look_for_dead_workers = std::chrono::milliseconds(200);
+
+/// Of what is measured: the clock that decisions go by stands still in debug mode.
+Instant real_now() {
+  return std::chrono::steady_clock::now();
+}
 
 /// Payload bytes of a checkpoint; headers and manifest are not worth counting.
 double bytes_of(const Shards& shards) {
@@ -137,7 +144,10 @@ Status Coordinator::perform(const Action& action) {
             auto fetched = fetched_.find(a.key);
             TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
             const Offer& offer = fetched->second.offer;
+            const Instant begin = real_now();
             const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
+            part("stage", a.key.version, begin);
+            staged_.insert_or_assign(a.key, std::move(fetched->second.tensors));
             if (offer.slot_state_blob)
               keep_slot_state(offer.key.slot, offer.slot_state,
                               fetched->second.blobs.at(offer.slot_state_blob->digest).buffer);
@@ -174,6 +184,7 @@ Status Coordinator::perform(const Action& action) {
             return Status();
           },
           [this](const action::Finish& a) {
+            store_->remove_spares();
             log(a.code == ExitCode::done ? LogLevel::info : LogLevel::warning, "the run ends: ", a.reason);
             finish_ = a;
             return Status();
@@ -198,6 +209,11 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
   for (SlotId slot : complete) finish_fetch(slot);
 }
 
+/// Counts the time since `begin` to the merge of contributions from this version.
+void Coordinator::part(const char* name, Version from, Instant begin) {
+  phases_[{from.value + 1}].parts[name] += seconds(real_now() - begin);
+}
+
 void Coordinator::finish_fetch(SlotId slot) {
   using Outcome = event::Fetched::Outcome;
   auto node = fetching_.extract(slot);
@@ -211,54 +227,92 @@ void Coordinator::finish_fetch(SlotId slot) {
     return feed(fetched);
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
-  const auto contribution =
-      contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
+  const Instant begin = real_now();
+  auto contribution = contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
   const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;
     fetched.reason = valid.error().message;
   } else {
+    part("validate", key.version, begin);
+    fetching.tensors = *std::move(contribution);
     fetched_.insert_or_assign(key, std::move(fetching));
   }
   feed(fetched);
   fetched_.erase(key);
 }
 
-Status Coordinator::perform(const action::Merge& merge) {
-  const SealedRecord& sealed = merge.sealed;
-  const auto begin = std::chrono::steady_clock::now();
+/// What the contributions of a merge hold, in slot order, as the record is; from the disk where this process
+/// did not take them itself.
+Result<std::vector<MergeInput>> Coordinator::inputs_of(const SealedRecord& sealed) {
   std::vector<MergeInput> inputs;
-  std::vector<TensorMap> moments;  // in slot order, as the record is
   for (const StagedRecord& record : sealed.contributions) {
-    TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
-    TESSERA_ASSIGN(TensorMap tensors,
-                   contribution_of(record.key, bytes, "staged contribution " + record.digest.hex()));
-    moments.push_back(take_moments(tensors));
+    TensorMap tensors;
+    if (auto kept = staged_.extract(record.key)) {
+      tensors = std::move(kept.mapped());
+    } else {
+      TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
+      TESSERA_ASSIGN(tensors,
+                     contribution_of(record.key, bytes, "staged contribution " + record.digest.hex()));
+    }
     inputs.push_back({record.key.slot,
                       std::move(tensors),
                       {.staleness = sealed.version.value - record.key.version.value,
                        .steps = static_cast<std::int64_t>(record.work.steps),
                        .units = record.work.units}});
+    std::erase_if(staged_, [&](const auto& staged) {  // of attempts that were given up
+      const MergeKey& key = staged.first;
+      return key.slot == record.key.slot && key.fragment == sealed.fragment &&
+             key.version <= record.key.version;
+    });
   }
+  return inputs;
+}
+
+Status Coordinator::perform(const action::Merge& merge) {
+  const SealedRecord& sealed = merge.sealed;
+  const Version version{sealed.version.value + 1};
+  const Instant begin = real_now();
+  TESSERA_ASSIGN(std::vector<MergeInput> inputs, inputs_of(sealed));
+  std::vector<TensorMap> moments;
+  for (MergeInput& input : inputs) moments.push_back(take_moments(input.pieces));
+  part("read", sealed.version, begin);
   TensorMap base;
   if (parts_.down.rounds()) {
     for (const auto& [name, tensor] : fragment_parameters(sealed.fragment))
       base.emplace(name, tensor.clone());
   }
-  const Version version{sealed.version.value + 1};
   const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
-  if (parts_.hand_over.is_on() && parts_.hand_over.is_due(version))
-    merge_moments(parts_.hand_over, moments, parts_.specs, outer_);
+  inputs.clear();
+  merge_moments(parts_.hand_over, version, moments, parts_.specs, outer_);
   TensorMap update;
   if (parts_.down.rounds()) update = round_update(sealed.fragment, base, outcome.uncovered_rows);
-  const auto merged_at = std::chrono::steady_clock::now();
+  if (parts_.method->share() < 1) update = sparse_update_to(sealed.fragment, version);
+  const Instant merged_at = real_now();
   // Slices whose turn comes later have no owner, and are not missed.
   RowSet missed = outcome.uncovered_rows;
   if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
+
   const TensorMap tensors = fragment_state(sealed.fragment);
-  TESSERA_TRY(store_->save_state(sealed.fragment, version, tensors));
-  const FragmentHead head = offer_head(sealed.fragment, version, {}, std::move(update));
-  const auto saved_at = std::chrono::steady_clock::now();
+  Status saved;
+  Digest state;
+  Blob parameters;
+  const std::array<std::pair<const char*, std::function<void()>>, 3> duties{
+      {{"save", [&] { saved = store_->save_state(sealed.fragment, version, tensors); }},
+       {"encode", [&] { parameters = parameters_blob(sealed.fragment, version); }},
+       {"hash", [&] { state = state_digest(tensors); }}}};
+  std::array<Instant, duties.size()> began, ended;
+  parallel_for(duties.size(), parts_.merge.threads, [&](std::size_t i) {
+    began[i] = real_now();
+    duties[i].second();
+    ended[i] = real_now();
+  });
+  for (std::size_t i = 0; i < duties.size(); ++i) {
+    phases_[version].parts[std::string("commit_") + duties[i].first] += seconds(ended[i] - began[i]);
+  }
+  TESSERA_TRY(saved);
+  const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(update));
+  const Instant saved_at = real_now();
   phases_[version].commit = seconds(saved_at - merged_at);
   phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
   for (const StagedRecord& record : sealed.contributions) {
@@ -269,7 +323,7 @@ Status Coordinator::perform(const action::Merge& merge) {
   while (phases_.size() > 8) phases_.erase(phases_.begin());  // rows of older ones are written
   feed(event::Merged{.fragment = sealed.fragment,
                      .version = version,
-                     .state = state_digest(tensors),
+                     .state = state,
                      .parameters = head.parameters,
                      .uncovered = elements_in(missed, parts_.specs),
                      .seconds = seconds(merged_at - begin),
@@ -297,7 +351,7 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   // Of a predecessor, and other fragments have gone on since: what it holds is as good a point to go back to.
   if (fragments_.size() > 1 && store_->has_checkpoint(checkpoint.version)) return {};
-  const auto begin = std::chrono::steady_clock::now();
+  const Instant begin = real_now();
   RollbackRecord position;
   for (const FragmentLedger& fragment : state_.ledger.fragments)
     position.fragments.push_back({fragment.version, fragment.chain});
@@ -332,7 +386,7 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     return {};
   }
   if (!state_.settings.any_version()) slot_states_.clear();
-  record_checkpoint(seconds(std::chrono::steady_clock::now() - begin), bytes_of(shards));
+  record_checkpoint(seconds(real_now() - begin), bytes_of(shards));
   return {};
 }
 

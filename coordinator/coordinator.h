@@ -91,6 +91,10 @@ class Coordinator {
   Result<TensorMap> contribution_of(const MergeKey& key, const Buffer& bytes, const std::string& where) const;
   /// Makes a merged fragment what its update carries of the change from `base`; the update's tensors.
   TensorMap round_update(FragmentId fragment, const TensorMap& base, const RowSet& unmoved);
+  /// The same where only some coordinates travel.
+  TensorMap sparse_update_to(FragmentId fragment, Version version) const;
+  /// Makes the pieces of a contribution whole that some coordinates of came.
+  Status fill_in(const MergeKey& key, const RowSet& expected, TensorMap& tensors) const;
   /// Parameters and moments of a contribution are those of the rows that the slot owns.
   Status validate(const MergeKey& key, TensorMap tensors) const;
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
@@ -103,7 +107,13 @@ class Coordinator {
   bool all_were_exact() const;
   bool is_wanted(const Digest& staged) const;
   /// `update`: the tensors of an update on the newest published version; empty: there is none.
-  FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, TensorMap update = {});
+  FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, const Blob& parameters,
+                          TensorMap update = {});
+  /// The file of a version's parameters, and of the moments that it hands over.
+  Blob parameters_blob(FragmentId fragment, Version version) const;
+  TensorMap handed_over(FragmentId fragment, Version version) const;
+  Result<std::vector<MergeInput>> inputs_of(const SealedRecord& sealed);
+  void part(const char* name, Version from, Instant begin);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
 
   CoordinatorParts parts_;
@@ -120,17 +130,21 @@ class Coordinator {
     PeerId from;
     Offer offer;
     std::map<Digest, Blob> blobs;  ///< arrived so far
+    TensorMap tensors;             ///< of the contribution, once it is found valid
     std::string failure;
     std::size_t outstanding = 0;
     Instant begin{};
   };
   std::map<SlotId, Fetching> fetching_;
   std::map<MergeKey, Fetching> fetched_;  ///< valid, to be staged
+  std::map<MergeKey, TensorMap> staged_;  ///< the same, until they are merged
   /// For the next checkpoint: encoded states by digest.
   std::map<SlotId, std::map<Digest, Buffer>> slot_states_;
   struct PhaseSeconds {
-    double wire = 0;                   ///< of all contributions, from asking for one to having it
-    double commit = 0;                 ///< snapshot and offer
+    double wire = 0;    ///< of all contributions, from asking for one to having it
+    double commit = 0;  ///< snapshot and offer
+    std::map<std::string, double>
+        parts;  ///< of these and of merge; of all contributions where there are several
     std::vector<double> step_by_slot;  ///< of compute; 0: the slot brought nothing
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made

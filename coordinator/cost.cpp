@@ -19,6 +19,14 @@ double elements_of(const RowSet& rows, const std::vector<ParamSpec>& specs) {
   return elements;
 }
 
+double moment_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, const CostSettings& settings) {
+  double bytes = 0;
+  for (const ParamSpec& spec : specs) {
+    if (spec.role == Role::weight) bytes += kFloat * settings.moments(spec) * owned_elements(rows, spec);
+  }
+  return bytes;
+}
+
 /// On the wire: every run of rows is a piece of its own.
 double wire_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, double per_parameter,
                   const std::function<double(std::int64_t)>& of_piece) {
@@ -72,7 +80,7 @@ SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vecto
   cost.step = step_flops(specs, rows, model, settings.tokens_per_step);
   cost.memory.weights = weight_bytes(rows, specs, model);
   cost.memory.gradients = kFloat * owned;
-  cost.memory.moments = kFloat * settings.moments_per_parameter * owned;
+  cost.memory.moments = moment_bytes(rows, specs, settings);
   cost.memory.anchor = settings.anchor ? kFloat * owned : 0;
   cost.received = kFloat * parameters;
   cost.bytes_up = wire_bytes(rows, specs, settings.bytes_up, settings.piece_bytes_up);

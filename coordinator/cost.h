@@ -13,11 +13,12 @@ namespace tessera {
 
 /// What the formulas need besides plan and model.
 struct CostSettings {
-  double tokens_per_step = 1;           ///< of one slot: batch x context
-  double sequences = 1;                 ///< of one step: batch
-  MemoryStage objective;                ///< what the objective adds to a step's memory
-  std::int64_t steps = 100;             ///< H: inner steps per round
-  double moments_per_parameter = 2;     ///< fp32 state tensors of the inner optimizer (AdamW 2)
+  double tokens_per_step = 1;  ///< of one slot: batch x context
+  double sequences = 1;        ///< of one step: batch
+  MemoryStage objective;       ///< what the objective adds to a step's memory
+  std::int64_t steps = 100;    ///< H: inner steps per round
+  /// fp32 state tensors that the inner optimizer keeps of a parameter (AdamW: 2 of each).
+  std::function<double(const ParamSpec&)> moments = [](const ParamSpec&) { return 2.0; };
   bool anchor = true;                   ///< the slot keeps a start copy of what it trains
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces
   /// The same to the byte, of a piece of so many parameters; empty: as many times the above.

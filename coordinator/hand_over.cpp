@@ -46,10 +46,10 @@ TensorMap initial_moments(const HandOver& settings, const std::vector<ParamSpec>
   return state;
 }
 
-Status validate_moments(const HandOver& settings, const TensorMap& moments, const RowSet& rows,
+Status validate_moments(const TensorMap& moments, const std::map<std::string, RowSet>& rows,
                         const std::vector<ParamSpec>& specs) {
   std::map<std::string, TensorMap> by_moment;
-  for (const std::string& moment : settings.moments) by_moment[moment];
+  for (const auto& [moment, expected] : rows) by_moment[moment];
   for (const auto& [name, tensor] : moments) {
     const std::size_t begin = std::string_view(moment_prefix).size(), slash = name.find('/');
     const auto known = by_moment.find(name.substr(begin, slash - begin));
@@ -58,15 +58,16 @@ Status validate_moments(const HandOver& settings, const TensorMap& moments, cons
     known->second.emplace(name.substr(slash + 1), tensor);
   }
   for (const auto& [moment, pieces] : by_moment) {
-    if (const Status valid = validate(pieces, rows, specs); !valid.ok())
+    if (const Status valid = validate(pieces, rows.at(moment), specs); !valid.ok())
       return fail(valid.error().code, "moment ", moment, ": ", valid.error().message);
   }
   return {};
 }
 
-void merge_moments(const HandOver& settings, const std::vector<TensorMap>& brought,
+void merge_moments(const HandOver& settings, Version version, const std::vector<TensorMap>& brought,
                    const std::vector<ParamSpec>& specs, TensorMap& state) {
   for (const std::string& moment : settings.moments) {
+    if (!settings.is_due(moment, version)) continue;
     for (const std::string& param : settings.params) {
       const std::string name = moment_name(moment, param);
       merge_one(name, spec_of(specs, param), brought, state.at(name).as<float>());

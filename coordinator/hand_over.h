@@ -1,8 +1,10 @@
-// Moments of inner optimizers that travel with slices when these change owners (partial.rotate_state =
-// "hand_over"): contributions bring them, the coordinator keeps their mean over the owners as outer state,
-// and the version at which owners change brings them to the new ones.
+// Moments of inner optimizers that travel: with slices that change owners (partial.rotate_state =
+// "hand_over"), or because the method averages them (OuterMethod::merges_per_moment). Contributions bring
+// them, the coordinator keeps their mean over the owners as outer state, and the version that they are due
+// with brings them to the slots.
 #pragma once
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,24 +16,26 @@
 namespace tessera {
 
 struct HandOver {
-  std::vector<std::string> moments;             ///< of the inner optimizer; empty: nothing is handed over
-  std::vector<std::string> params;              ///< that are cut
-  std::function<RowSet(SlotId, Version)> rows;  ///< whose moments a contribution from a version brings
-  std::function<bool(Version)> is_due;          ///< whether a version brings moments to new owners
+  std::vector<std::string> moments;  ///< of the inner optimizer, that ever travel; empty: none does
+  std::vector<std::string> params;   ///< of which they do
+  /// Whose rows of a moment a contribution from a version brings.
+  std::function<RowSet(const std::string& moment, SlotId, Version)> rows;
+  /// Whether a version brings this moment to the slots.
+  std::function<bool(const std::string& moment, Version)> is_due;
   bool is_on() const { return !moments.empty(); }
 };
 
 /// Zeros, by moment_name of whole parameters.
 TensorMap initial_moments(const HandOver& settings, const std::vector<ParamSpec>& specs);
 
-/// Names, shapes and values of a contribution's moments must be exactly those of `rows`, like its
+/// Names, shapes and values of a contribution's moments must be exactly those of `rows` (by moment), like its
 /// parameters'.
-Status validate_moments(const HandOver& settings, const TensorMap& moments, const RowSet& rows,
+Status validate_moments(const TensorMap& moments, const std::map<std::string, RowSet>& rows,
                         const std::vector<ParamSpec>& specs);
 
-/// Puts the mean over those who brought a row's moments into `state`, in fp64 in the order given (by slot).
-/// Rows that nobody brought keep what they had.
-void merge_moments(const HandOver& settings, const std::vector<TensorMap>& brought,
+/// Makes what `version` brings: puts the mean over those who brought a row's moments into `state`, in fp64 in
+/// the order given (by slot). Rows that nobody brought keep what they had.
+void merge_moments(const HandOver& settings, Version version, const std::vector<TensorMap>& brought,
                    const std::vector<ParamSpec>& specs, TensorMap& state);
 
 }  // namespace tessera

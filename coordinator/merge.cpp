@@ -3,11 +3,15 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <deque>
 #include <optional>
 #include <set>
 
+#include "base/parallel.h"
 #include "base/text.h"
 #include "coordinator/blend.h"
+#include "coordinator/kernels/kernels.h"
+#include "coordinator/slot_mean.h"
 
 namespace tessera {
 namespace {
@@ -55,68 +59,6 @@ void for_each_piece(const TensorMap& pieces, const ParamSpec& spec, Visit visit)
   }
 }
 
-/// One parameter's share of a merge: the mean of what its owners brought, and how many there were for each
-/// row.
-struct Mean {
-  std::span<double> sum;
-  std::vector<std::int32_t> owners;  ///< m per row
-  std::vector<double> squares;       ///< of all contributions' deltas, per row
-
-  Mean(std::span<double> zeros, std::int64_t rows) : sum(zeros), owners(rows), squares(rows) {}
-
-  void add(const ParamSpec& spec, Rows rows, std::span<const float> values, std::span<const float> start) {
-    const auto width = static_cast<std::size_t>(spec.row_size());
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-      const std::size_t offset = offset_of(spec, row);
-      const float* const brought = values.data() + offset_of(spec, row - rows.begin);
-      double row_squares = 0;
-      for (std::size_t i = 0; i < width; ++i) {
-        const double value = static_cast<double>(brought[i]);
-        const double delta = start.empty() ? value : static_cast<double>(start[offset + i]) - value;
-        sum[offset + i] += delta;
-        row_squares += delta * delta;
-      }
-      squares[row] += row_squares;
-      ++owners[row];
-    }
-  }
-
-  /// Everything that the inputs, in slot order, hold of `spec`; as differences from `start` unless that is
-  /// empty.
-  void take(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs, std::span<const float> start,
-            std::int32_t average_over) {
-    for (const MergeInput* input : inputs) {
-      for_each_piece(input->pieces, spec,
-                     [&](Rows rows, std::span<const float> values) { add(spec, rows, values, start); });
-    }
-    divide(spec, average_over);
-  }
-
-  void divide(const ParamSpec& spec, std::int32_t average_over) {
-    for (std::int64_t row = 0; row < spec.rows(); ++row) {
-      const std::int32_t divisor = average_over > 0 ? average_over : owners[row];
-      if (owners[row] == 0 || divisor < 2) continue;  // dividing by one changes nothing
-      for (double& value : sum.subspan(offset_of(spec, row), spec.row_size())) value /= divisor;
-    }
-  }
-
-  /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
-  template <class Visit>
-  void for_each_run(Visit visit) const {
-    const std::int64_t rows = static_cast<std::int64_t>(owners.size());
-    for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
-      while (end < rows && owners[end] == owners[begin]) ++end;
-      visit(Rows{begin, end}, owners[begin]);
-    }
-  }
-
-  double squares_of(Rows rows) const {
-    double total = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares[row];
-    return total;
-  }
-};
-
 /// What the owners of a range go on with: the mean of what they brought; of a single one, its very bits
 /// (start - (start - end) is the end but for one that is 2^29 times smaller).
 void store_fast(const Update& update, const std::vector<const MergeInput*>& inputs, std::span<float> fast) {
@@ -133,14 +75,6 @@ void store_fast(const Update& update, const std::vector<const MergeInput*>& inpu
                                            offset_of(*update.spec, both.begin - update.rows.begin)));
     });
   }
-}
-
-double norm_of(const std::vector<Update>& updates) {
-  double squares = 0;
-  for (const Update& update : updates) {
-    for (double value : update.delta) squares += value * value;
-  }
-  return std::sqrt(squares);
 }
 
 std::span<float> floats_of(TensorMap& tensors, const std::string& name, const ParamSpec& spec) {
@@ -161,13 +95,26 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
   return sorted;
 }
 
-void store_buffer_mean(const ParamSpec& spec, const Mean& mean, std::span<float> theta) {
+void store_buffer_mean(const ParamSpec& spec, const SlotMean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
     for (std::size_t i = offset_of(spec, rows.begin); i < offset_of(spec, rows.end); ++i) {
-      theta[i] = static_cast<float>(mean.sum[i]);
+      theta[i] = static_cast<float>(mean.mean()[i]);
     }
   });
+}
+
+/// What each input holds of a parameter.
+std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec,
+                                                 const std::vector<const MergeInput*>& inputs) {
+  std::vector<std::vector<BroughtRows>> brought;
+  for (const MergeInput* input : inputs) {
+    auto& rows = brought.emplace_back();
+    for_each_piece(input->pieces, spec, [&](Rows piece, std::span<const float> values) {
+      rows.push_back({piece, values});
+    });
+  }
+  return brought;
 }
 
 Status check_piece(const std::string& name, const HostTensor& tensor,
@@ -183,6 +130,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor,
   if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
     return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
   }
+  if (merge_kernels().finite(values.data(), values.size())) return {};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
@@ -292,29 +240,44 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   std::int64_t elements = 0;
   for (const std::string& name : names) elements += spec_of(name).elements();
 
-  std::vector<double> sums(
-      static_cast<std::size_t>(elements));  // of the whole fragment: a method sees all of it at once
-  std::span<double> rest(sums);
-  std::vector<Update> updates;
-  MergeOutcome outcome;
+  // Of the whole fragment: a method sees all of it at once.
+  const Buffer memory = scratch_.take(static_cast<std::size_t>(elements) * sizeof(double));
+  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), static_cast<std::size_t>(elements));
+  std::deque<SlotMean> means;  // of the names, in their order
+  std::vector<std::pair<SlotMean*, std::size_t>> blocks;
   for (const std::string& name : names) {
     const ParamSpec& spec = spec_of(name);
     const std::span<float> values = floats_of(theta, name, spec);
     const bool from_start =
         spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
-    Mean mean(rest.first(values.size()), spec.rows());
+    SlotMean& mean =
+        means.emplace_back(spec, brought_of(spec, ordered), from_start ? values : std::span<const float>(),
+                           spec.role == Role::weight ? settings_.average_over : 0, rest.first(values.size()));
     rest = rest.subspan(values.size());
-    const std::span<const float> start =
-        from_start ? std::span<const float>(values) : std::span<const float>();
     if (spec.role == Role::weight && method_->weighs()) {
-      blend(*method_, spec, ordered, start, {mean.sum, mean.owners, mean.squares});
-    } else {
-      mean.take(spec, ordered, start, spec.role == Role::weight ? settings_.average_over : 0);
+      mean.fill([&](const Blended& into) {
+        blend(*method_, spec, ordered, from_start ? values : std::span<const float>(), into);
+      });
+      continue;
     }
+    for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
+  }
+  parallel_for(blocks.size(), settings_.threads,
+               [&](std::size_t i) { blocks[i].first->take(blocks[i].second); });
+
+  std::vector<Update> updates;
+  MergeOutcome outcome;
+  double norm_squares = 0;
+  for (std::size_t n = 0; n < names.size(); ++n) {
+    const std::string& name = names[n];
+    const SlotMean& mean = means[n];
+    const ParamSpec& spec = spec_of(name);
+    const std::span<float> values = floats_of(theta, name, spec);
     if (spec.role == Role::buffer) {
       store_buffer_mean(spec, mean, values);
       continue;
     }
+    norm_squares += mean.norm_squares();
     const std::vector<std::string> kinds = state_names(name);
     mean.for_each_run([&](Rows rows, std::int32_t contributions) {
       const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
@@ -327,11 +290,12 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
       Update update{.spec = &spec,
                     .rows = rows,
                     .theta = values.subspan(begin, count),
-                    .delta = mean.sum.subspan(begin, count),
+                    .delta = mean.mean().subspan(begin, count),
                     .state = {},
                     .owners = contributions,
                     .cut = is_cut(name),
-                    .squares = mean.squares_of(rows)};
+                    .squares = mean.squares_of(rows),
+                    .threads = settings_.threads};
       for (const std::string& kind : kinds) {
         update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
       }
@@ -342,7 +306,7 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
       updates.push_back(std::move(update));
     });
   }
-  outcome.delta_norm = norm_of(updates);
+  outcome.delta_norm = std::sqrt(norm_squares);
   outcome.outer = method_->apply(version.value, updates);
   return outcome;
 }

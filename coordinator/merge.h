@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/buffer_pool.h"
 #include "base/error.h"
 #include "base/ids.h"
 #include "base/params.h"
@@ -43,7 +44,8 @@ struct MergeSettings {
   /// partial.average = "slots": divide by so many instead of by the m owners that contributed. 0: by owners.
   std::int32_t average_over = 0;
   bool brings_changes =
-      false;  ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
+      false;        ///< contributions hold theta_start - theta_end, not theta_end (comm/changes.h)
+  int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
@@ -88,6 +90,7 @@ class Merger {
   std::shared_ptr<const OuterMethod> method_;
   MergeSettings settings_;
   std::vector<std::vector<std::string>> fragments_;
+  BufferPool scratch_;
 };
 
 }  // namespace tessera

@@ -52,6 +52,8 @@ void Coordinator::record_metrics(const CommitRecord& commit) {
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     metrics_.observe(metric::phase_seconds, known->second.wire / contributions, "wire");
     metrics_.observe(metric::phase_seconds, known->second.commit, "commit");
+    for (const auto& [name, value] : known->second.parts)
+      metrics_.observe(metric::merge_part_seconds, value, name);
   }
   if (work.steps > 0)
     metrics_.observe(metric::step_seconds, work.compute_seconds / static_cast<double>(work.steps));
@@ -127,6 +129,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   if (auto known = phases_.find(commit.version); known != phases_.end()) {
     phases["wire"] = known->second.wire / contributions;
     phases["commit"] = known->second.commit;
+    phases["parts"] = known->second.parts;
     phases["step_by_slot"] = known->second.step_by_slot;
   }
   row["seconds"] = phases;

@@ -123,7 +123,9 @@ Status Coordinator::recover() {
   std::vector<Digest> wanted;
   for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
     const FragmentLedger& fragment = ledger.fragments[f];
-    start_.heads.push_back(offer_head({static_cast<std::int32_t>(f)}, fragment.version, fragment.chain));
+    const FragmentId id{static_cast<std::int32_t>(f)};
+    start_.heads.push_back(
+        offer_head(id, fragment.version, fragment.chain, parameters_blob(id, fragment.version)));
     for (const StagedEntry& entry : fragment.staged) {
       wanted.push_back(entry.record.digest);
       if (!store_->staged(entry.record.digest).ok()) start_.missing.push_back(entry.record.digest);

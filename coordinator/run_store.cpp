@@ -32,6 +32,14 @@ Result<std::unique_ptr<RunStore>> RunStore::open(const RunStoreSettings& setting
 RunStore::RunStore(RunStoreSettings settings, DirectoryLock lock, Epoch epoch, OpenedLog log)
     : settings_(std::move(settings)), lock_(std::move(lock)), epoch_(epoch), log_(std::move(log.log)) {}
 
+RunStore::~RunStore() {
+  remove_spares();
+}
+
+void RunStore::remove_spares() {
+  for (const Path& spare : std::exchange(spares_, {})) (void)disk().remove(spare);
+}
+
 void RunStore::set_job(const JobId& job) {
   checkpoints_ = std::make_unique<CheckpointStore>(settings_.run / "checkpoints",
                                                    CheckpointIdentity{job, settings_.model});
@@ -52,10 +60,12 @@ Path RunStore::state_file(FragmentId fragment, Version version) const {
 }
 
 Status RunStore::save_state(FragmentId fragment, Version version, const TensorMap& tensors) {
-  const Buffer encoded = encode_safetensors(tensors);
-  TESSERA_TRY(atomic_write(state_file(fragment, version), encoded.bytes, settings_.durability));
+  const std::vector<Buffer> parts = safetensors_parts(tensors);
+  std::vector<Bytes> bytes;
+  for (const Buffer& part : parts) bytes.push_back(part.bytes);
   // The version before stays: a crash between here and the COMMIT record goes back to it.
-  return version.value < 2 ? Status() : remove_tree(state_file(fragment, {version.value - 2}));
+  const Path older = version.value < 2 ? Path() : state_file(fragment, {version.value - 2});
+  return atomic_replace(older, state_file(fragment, version), bytes, settings_.durability);
 }
 
 Result<TensorMap> RunStore::load_state(FragmentId fragment, Version version) const {
@@ -70,7 +80,12 @@ Path RunStore::staged_file(const Digest& digest) const {
 }
 
 Status RunStore::stage(const Digest& digest, Bytes contribution) {
-  return atomic_write(staged_file(digest), contribution, settings_.durability);
+  Path spare;
+  if (!spares_.empty()) {
+    spare = std::move(spares_.back());
+    spares_.pop_back();
+  }
+  return atomic_replace(spare, staged_file(digest), std::span(&contribution, 1), settings_.durability);
 }
 
 Result<Buffer> RunStore::staged(const Digest& digest) const {
@@ -83,7 +98,9 @@ Result<Buffer> RunStore::staged(const Digest& digest) const {
 }
 
 Status RunStore::discard(const Digest& digest) {
-  return remove_tree(staged_file(digest));
+  const Path file = staged_file(digest), spare = tmp_name_for(file);
+  if (disk().exists(file) && disk().rename(file, spare).ok()) spares_.push_back(spare);
+  return {};
 }
 
 Status RunStore::discard_all_but(const std::vector<Digest>& wanted) {

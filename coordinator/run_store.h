@@ -32,6 +32,8 @@ class RunStore {
   /// (fenced), damage.
   static Result<std::unique_ptr<RunStore>> open(const RunStoreSettings& settings);
 
+  ~RunStore();
+
   Epoch epoch() const { return epoch_; }
   /// All records of former coordinators, in order.
   const std::vector<Record>& records() const { return records_; }
@@ -46,7 +48,10 @@ class RunStore {
 
   Status stage(const Digest& digest, Bytes contribution);
   Result<Buffer> staged(const Digest& digest) const;
+  /// Its file is used for a later one.
   Status discard(const Digest& digest);
+  /// Nothing more will be staged.
+  void remove_spares();
   /// Removes staged files that none of `wanted` names.
   Status discard_all_but(const std::vector<Digest>& wanted);
 
@@ -73,6 +78,7 @@ class RunStore {
   RecordLog log_;
   std::vector<Record> records_;
   std::unique_ptr<CheckpointStore> checkpoints_;
+  std::vector<Path> spares_;  ///< files of staged contributions that are discarded
 };
 
 /// The shard of a checkpoint that holds a slot's state: "slot-03".

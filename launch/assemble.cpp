@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <set>
 
+#include "base/set_numbers.h"
 #include "base/text.h"
 #include "comm/codec.h"
 #include "comm/hash.h"
@@ -26,16 +27,39 @@ std::int64_t context_of(const Recipe& recipe, std::int64_t vocab) {
 }
 
 /// Bytes of a piece of so many parameters.
-std::function<double(std::int64_t)> bytes_of(const Choice& choice) {
-  const std::shared_ptr<const Codec> codec = make<Codec>(choice, {});
-  return [codec](std::int64_t elements) {
+using PieceBytes = std::function<double(std::int64_t)>;
+PieceBytes bytes_of(const Wire& wire) {
+  return [codec = wire.codec](std::int64_t elements) {
     return static_cast<double>(codec->encoded_bytes(static_cast<std::size_t>(elements)));
   };
 }
 
-double bytes_per_parameter(const Choice& codec) {
+double per_parameter(const PieceBytes& bytes) {
   constexpr std::int64_t many = 1 << 20;
-  return bytes_of(codec)(many) / static_cast<double>(many);
+  return bytes(many) / static_cast<double>(many);
+}
+
+/// What a recipe asks for that this method's way of encoding does not allow.
+std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& method) {
+  std::vector<std::string> found;
+  const std::string name = "\" does not go with outer.name = \"" + recipe.outer.method.name + "\"";
+  const auto rounds = [](const Choice& codec) { return !make<Codec>(codec, {})->carries_values(); };
+  const auto refuse = [&](const char* way, const Choice& codec, const char* reason) {
+    found.push_back(std::string("codec.") + way + " = \"" + codec.name + name + reason);
+  };
+  if (rounds(recipe.codec.up)) {
+    if (method.encoding())
+      refuse("up", recipe.codec.up,
+             ", which says itself how contributions are encoded; leave it at \"fp32\"");
+    if (!method.own_state_names().empty())
+      refuse("up", recipe.codec.up,
+             ", whose slots go on from what they bring, which must arrive as it is; set codec.up = \"fp32\"");
+    if (method.share() < 1)
+      refuse("up", recipe.codec.up, ", of which few values travel, as they are; set codec.up = \"fp32\"");
+  }
+  if (rounds(recipe.codec.down) && method.share() < 1)
+    refuse("down", recipe.codec.down, ", of which few values travel, as they are; set codec.down = \"fp32\"");
+  return found;
 }
 
 }  // namespace
@@ -66,7 +90,15 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "\" steps in the coordinator, which knows no loss scale: model.precision = \"fp16\" needs a method "
         "whose slots step, like \"diloco\"");
   }
-  const std::vector<std::string> problems = method->problems();
+  const std::unique_ptr<InnerOptimizer> inner = assemble_inner(recipe);
+  if (inner->moments_per_parameter(true) != inner->moments_per_parameter(false) &&
+      assemble_hand_over(recipe, parts, *method).is_on()) {
+    return fail(ExitCode::usage, "inner.name = \"", recipe.inner.optimizer.name,
+                "\" keeps other moments of some parameters than of others, so that they cannot travel as "
+                "partial.rotate_state = \"hand_over\" and outer.name = \"des_loc\" want");
+  }
+  std::vector<std::string> problems = method->problems();
+  for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));
   if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;
 }
@@ -117,9 +149,36 @@ ClipSettings clip_settings(const Recipe& recipe) {
           .max_norm = recipe.inner.clip};
 }
 
-bool hands_over(const Recipe& recipe, const OuterMethod& method) {
-  return recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
-         method.steps_locally();
+HandOver assemble_hand_over(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
+  const std::vector<std::string> moments = assemble_gradient_step(recipe, model.specs)->state_names();
+  const PlanSchedule& schedule = model.schedule;
+  if (recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
+      method.steps_locally()) {
+    return {
+        .moments = moments,
+        .params = schedule.cut_parameters(),
+        .rows = [schedule](const std::string&, SlotId slot,
+                           Version version) { return schedule.handed_over(slot, version); },
+        .is_due = [schedule](const std::string&, Version version) { return schedule.changes_at(version); }};
+  }
+  HandOver averaged;
+  std::map<std::string, std::int64_t> every;
+  for (const std::string& moment : moments) {
+    every[moment] = method.merges_per_moment(moment);
+    if (every[moment] > 0) averaged.moments.push_back(moment);
+  }
+  if (!averaged.is_on()) return averaged;
+  for (const ParamSpec& spec : model.specs) {
+    if (spec.role == Role::weight) averaged.params.push_back(spec.name);
+  }
+  averaged.is_due = [every](const std::string& moment, Version version) {
+    return version.value % every.at(moment) == 0;
+  };
+  averaged.rows = [schedule, is_due = averaged.is_due](const std::string& moment, SlotId slot,
+                                                       Version version) {
+    return is_due(moment, {version.value + 1}) ? schedule.owned(slot, version) : RowSet();
+  };
+  return averaged;
 }
 
 std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
@@ -162,6 +221,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = moving_slices(recipe),
+                               .seed = static_cast<std::uint64_t>(recipe.seed),
                                .adam = {recipe.outer.beta2, recipe.outer.epsilon},
                                .weight_decay = recipe.outer.weight_decay,
                                .restart_every = recipe.outer.restart_every,
@@ -173,16 +233,37 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
-Wire assemble_wire(const Choice& codec, double feedback) {
-  return {make<Codec>(codec, {}), feedback};
+namespace {
+
+/// Moments of a row that travel with a merge because the method averages them, on average.
+double moments_per_merge(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
+  double sum = 0;
+  if (recipe.partial.rotate_every > 0) return sum;  // those that are handed over are not counted here
+  for (const std::string& moment : assemble_hand_over(recipe, model, method).moments)
+    sum += 1 / static_cast<double>(method.merges_per_moment(moment));
+  return sum;
 }
 
-MergeSettings merge_settings(const Recipe& recipe, const Plan& plan) {
+}  // namespace
+
+Wire assemble_up(const Recipe& recipe, const OuterMethod& method) {
+  const std::optional<Encoding> own = method.encoding();
+  if (!own) return {make<Codec>(recipe.codec.up, {}), recipe.codec.up_feedback};
+  const std::unique_ptr<Settings> settings = Registry<Codec>::builtin().make_settings(own->codec);
+  set_numbers(*settings, own->settings);
+  return {Registry<Codec>::builtin().make(own->codec, *settings, {}), own->feedback};
+}
+
+Wire assemble_down(const Recipe& recipe) {
+  return {make<Codec>(recipe.codec.down, {}), recipe.codec.down_feedback};
+}
+
+MergeSettings merge_settings(const Recipe& recipe, const OuterMethod& method, const Plan& plan) {
   return {.cut = plan.cut_params(),
           .keeps_fast = recipe.partial.owner_view == "fast",
           .average_over =
               recipe.partial.average == "slots" ? static_cast<std::int32_t>(recipe.slots) : std::int32_t{0},
-          .brings_changes = assemble_wire(recipe.codec.up, 0).rounds()};
+          .brings_changes = assemble_up(recipe, method).rounds()};
 }
 
 bool fast_for_all(const Recipe& recipe, const Plan& plan) {
@@ -197,19 +278,29 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<InnerOptimizer> inner = assemble_inner(recipe);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
+  const double moments = moments_per_merge(recipe, model, *method), share = method->share();
+  const auto on_the_wire = [&](const Wire& wire) -> PieceBytes {
+    if (share == 1 && moments == 0) return bytes_of(wire);
+    return [encoded = bytes_of(wire), share, moments](std::int64_t elements) {
+      return share * encoded(elements) + moments * 4 * static_cast<double>(elements);
+    };
+  };
+  const PieceBytes up = on_the_wire(assemble_up(recipe, *method)), down = on_the_wire(assemble_down(recipe));
   return {.tokens_per_step = tokens,
           .sequences = static_cast<double>(recipe.batch),
           .objective = assemble_objective(recipe)->memory(tokens, shape.outputs),
           .steps = method->steps_per_merge(),
-          .moments_per_parameter = assemble_inner(recipe)->moments_per_parameter(),
+          .moments =
+              [inner](const ParamSpec& spec) { return inner->moments_per_parameter(is_hidden_matrix(spec)); },
           .anchor = method->steps_locally(),
-          .bytes_up = bytes_per_parameter(recipe.codec.up),
-          .bytes_down = bytes_per_parameter(recipe.codec.down),
-          .piece_bytes_up = bytes_of(recipe.codec.up),
-          .piece_bytes_down = bytes_of(recipe.codec.down),
-          .updates = assemble_wire(recipe.codec.down, 0).rounds(),
+          .bytes_up = per_parameter(up),
+          .bytes_down = per_parameter(down),
+          .piece_bytes_up = up,
+          .piece_bytes_down = down,
+          .updates = assemble_down(recipe).rounds() || share < 1,
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};
 }

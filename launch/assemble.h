@@ -11,6 +11,7 @@
 #include "base/tensor.h"
 #include "comm/changes.h"
 #include "coordinator/cost.h"
+#include "coordinator/hand_over.h"
 #include "coordinator/merge.h"
 #include "data/prepare.h"
 #include "data/source.h"
@@ -57,12 +58,15 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const s
 /// An inner optimizer on merged gradients; its state_names() are those of the slots' inner optimizers.
 std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
                                                      const std::vector<ParamSpec>& specs);
-/// Whether moments travel with slices that change owners. Where the coordinator steps, it keeps them anyway.
-bool hands_over(const Recipe& recipe, const OuterMethod& method);
+/// Which moments travel: with slices that change owners (where the coordinator steps, it keeps them anyway),
+/// or because the method averages them.
+HandOver assemble_hand_over(const Recipe& recipe, const ModelParts& model, const OuterMethod& method);
 ClipSettings clip_settings(const Recipe& recipe);
-/// The codec of one direction with its share of error feedback.
-Wire assemble_wire(const Choice& codec, double feedback);
-MergeSettings merge_settings(const Recipe& recipe, const Plan& plan);
+/// The codecs of contributions (the recipe's, or the method's own) and of what is published, with their
+/// shares of error feedback.
+Wire assemble_up(const Recipe& recipe, const OuterMethod& method);
+Wire assemble_down(const Recipe& recipe);
+MergeSettings merge_settings(const Recipe& recipe, const OuterMethod& method, const Plan& plan);
 /// Whether every version's fast values have to be fetched, since slices have several owners, or change them.
 bool fast_for_all(const Recipe& recipe, const Plan& plan);
 /// What the cost formulas need to know of a recipe: for plan, the banner of a run and its report.

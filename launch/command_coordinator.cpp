@@ -1,10 +1,12 @@
 // tessera coordinator: the coordinator's process, by hand or as a child of train and run.
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
 #include "base/numerics.h"
+#include "base/parallel.h"
 #include "comm/hash.h"
 #include "comm/transport/zmq_endpoint.h"
 #include "launch/commands.h"
@@ -47,6 +49,8 @@ Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, cons
   return make_coordinator_endpoint(options);
 }
 
+constexpr int merge_threads = 8;  // at most: merges are bound by memory, which a few use up
+
 int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
   const std::string shared = shared_folder_of(run);
@@ -54,8 +58,9 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role = CoordinatorRole::make(
-      run, recipe, {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots});
+  auto role = CoordinatorRole::make(run, recipe,
+                                    {**endpoint, clock, static_cast<std::int32_t>(recipe.workers),
+                                     shares_slots, std::min(merge_threads, hardware_threads())});
   if (!role.ok()) {
     return report(role.error());
   }

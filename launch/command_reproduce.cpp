@@ -48,6 +48,14 @@ std::int64_t vocab_of(const Recipe& recipe) {
   return Registry<Tokenizer>::builtin().make(tokenizer.name, *tokenizer.settings, {})->vocab();
 }
 
+/// Steps of a slot after its last contribution of `steps` in all: a method that merges with a delay ends with
+/// some.
+std::int64_t tail_steps(const OuterMethod& method, std::int64_t steps) {
+  std::int64_t tail = 0;
+  while (tail < steps && method.due(steps - 1 - tail).push.empty()) ++tail;
+  return tail;
+}
+
 Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<std::string>& overrides) {
   TESSERA_ASSIGN(const Recipe recipe,
                  parse_recipe(spec.base_text, spec.base_file, overrides, builtin_catalogs()));
@@ -56,15 +64,16 @@ Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<
     return fail(ExitCode::usage, spec.base_file, ": say model.vocab, or nothing can be planned");
   TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, vocab));
   const CostSettings settings = cost_settings(recipe, model);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
   return ResolvedUnit{.recipe = comparable_settings(recipe),
                       .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
                       .cost_settings = settings,
-                      .workload = workload_of(model.plan, model.specs, model.family->cost(),
-                                              *assemble_method(recipe, model.specs), settings,
-                                              static_cast<double>(recipe.slots)),
+                      .workload = workload_of(model.plan, model.specs, model.family->cost(), *method,
+                                              settings, static_cast<double>(recipe.slots)),
                       .rounds = recipe.rounds,
                       .slots = recipe.slots,
-                      .eval_every = recipe.eval.every};
+                      .eval_every = recipe.eval.every,
+                      .tail_steps = tail_steps(*method, recipe.rounds * recipe.sync.steps)};
 }
 
 /// The first line that a command prints; "" when it fails.

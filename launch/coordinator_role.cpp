@@ -50,21 +50,14 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   return settings;
 }
 
-HandOver hand_over_of(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
-  if (!hands_over(recipe, method)) return {};
-  const PlanSchedule& schedule = model.schedule;
-  return {.moments = assemble_gradient_step(recipe, model.specs)->state_names(),
-          .params = schedule.cut_parameters(),
-          .rows = [schedule](SlotId slot, Version version) { return schedule.handed_over(slot, version); },
-          .is_due = [schedule](Version version) { return schedule.changes_at(version); }};
-}
-
 class LiveRole final : public CoordinatorRole {
  public:
   Status open(const RunDirectory& run, const Recipe& recipe, CoordinatorSurroundings surroundings) {
     TESSERA_ASSIGN(const DataParts data, assemble_data(recipe));
     TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, data.prepared.vocab));
     const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+    MergeSettings merge = merge_settings(recipe, *method, model.plan);
+    merge.threads = surroundings.threads;
     CoordinatorParts parts{
         .settings = settings_of(recipe, model, *method, surroundings.expected_workers),
         .store = {.run = run.path(),
@@ -73,10 +66,10 @@ class LiveRole final : public CoordinatorRole {
                   .model = model_digest(model.specs)},
         .specs = model.specs,
         .method = method,
-        .merge = merge_settings(recipe, model.plan),
-        .hand_over = hand_over_of(recipe, model, *method),
-        .up = assemble_wire(recipe.codec.up, recipe.codec.up_feedback),
-        .down = assemble_wire(recipe.codec.down, recipe.codec.down_feedback),
+        .merge = std::move(merge),
+        .hand_over = assemble_hand_over(recipe, model, *method),
+        .up = assemble_up(recipe, *method),
+        .down = assemble_down(recipe),
         .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),

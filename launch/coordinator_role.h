@@ -19,6 +19,7 @@ struct CoordinatorSurroundings {
   const Clock& clock;
   std::int32_t expected_workers = 1;
   bool shares_slots = true;  ///< workers keep slot states in this run directory (train, run, debug)
+  int threads = 1;           ///< that merges may use; changes no bit
 };
 
 class CoordinatorRole {

@@ -40,7 +40,7 @@ class @Name@ final : public MomentOptimizer {
       });
     }
   }
-  double moments_per_parameter() const override { return 1; }
+  double moments_per_parameter(bool /*hidden*/) const override { return 1; }
   double base_lr() const override { return s_.lr; }
 
  private:

@@ -87,19 +87,17 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   parts->cut = {.params = model.plan.cut_params(),
                 .keeps_fast = recipe->partial.owner_view == "fast",
                 .lr_scale = recipe->partial.inner_lr_scale};
-  parts->up = assemble_wire(recipe->codec.up, recipe->codec.up_feedback);
-  parts->down = assemble_wire(recipe->codec.down, recipe->codec.down_feedback);
+  parts->up = assemble_up(*recipe, *parts->method);
+  parts->down = assemble_down(*recipe);
   parts->device = device;
   parts->fast_for_all = fast_for_all(*recipe, model.plan);
   parts->slots = model.plan.slots;
   parts->owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };
-  if (hands_over(*recipe, *parts->method)) {
-    parts->hands_over = [schedule = model.schedule](SlotId slot, Version version) {
-      return schedule.handed_over(slot, version);
-    };
-  }
+  HandOver moments = assemble_hand_over(*recipe, model, *parts->method);
+  parts->moments = std::move(moments.moments);
+  parts->brings_moments = std::move(moments.rows);
   const bool frozen = std::any_of(model.specs.begin(), model.specs.end(),
                                   [](const ParamSpec& spec) { return spec.role == Role::frozen; });
   if (frozen) {

@@ -86,6 +86,13 @@ const MetricInfo phase_seconds{"tessera_round_phase_seconds",
                                "Seconds that a round spends in each of its phases.",
                                "phase",
                                {"compute", "encode", "wait", "wire", "merge", "commit", "round"}};
+const MetricInfo merge_part_seconds{
+    "tessera_merge_part_seconds",
+    Type::histogram,
+    "Seconds of the coordinator's parts of a merge: contributions checked and staged (of all slots), read "
+    "(where a predecessor staged them); the new version saved, encoded and hashed, which run side by side.",
+    "part",
+    {"validate", "stage", "read", "commit_save", "commit_encode", "commit_hash"}};
 const MetricInfo step_seconds{"tessera_step_seconds",
                               Type::histogram,
                               "Seconds of one inner optimizer step, mean over a contribution's steps.",
@@ -173,6 +180,7 @@ const std::vector<const MetricInfo*>& catalogue() {
                                                   &eval_loss,
                                                   &wire_bytes,
                                                   &phase_seconds,
+                                                  &merge_part_seconds,
                                                   &step_seconds,
                                                   &workers_alive,
                                                   &slots_leased,

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "base/cost_model.h"
 #include "base/error.h"
 
 namespace tessera {
@@ -35,7 +36,8 @@ class InnerGradientStep final : public GradientStep {
                   .value = view(update.theta, shape),
                   .gradient = at::empty(shape),
                   .decay = update.spec->decay,
-                  .lr_scale = update.cut ? s_.cut_lr_scale : 1};
+                  .lr_scale = update.cut ? s_.cut_lr_scale : 1,
+                  .hidden = is_hidden_matrix(*update.spec)};
       std::ranges::transform(update.delta, piece.gradient.mutable_data_ptr<float>(),
                              [](double x) { return static_cast<float>(x); });
       for (std::size_t i = 0; i < names_.size(); ++i)

@@ -21,6 +21,7 @@ struct Piece {
   bool decay = true;       ///< weight decay applies
   std::int64_t since = 0;  ///< steps done before the piece came to the optimizer: its own count starts there
   double lr_scale = 1;     ///< of this piece's learning rate (partial.inner_lr_scale)
+  bool hidden = false;     ///< rows of a matrix between two layers (is_hidden_matrix)
 };
 
 class InnerOptimizer {
@@ -36,8 +37,9 @@ class InnerOptimizer {
   virtual std::map<std::string, at::Tensor> state() const = 0;
   /// Replaces the state by copies of these tensors.
   virtual void load(const std::map<std::string, at::Tensor>& state) = 0;
-  /// fp32 state tensors kept per trained parameter (adam 2, momentum 1): for `plan`.
-  virtual double moments_per_parameter() const = 0;
+  /// fp32 state tensors kept per trained parameter (adam 2, momentum 1), of pieces with this `hidden`: for
+  /// `plan`.
+  virtual double moments_per_parameter(bool hidden) const = 0;
   /// The learning rate of the settings, before the schedule.
   virtual double base_lr() const = 0;
 };

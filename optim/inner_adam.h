@@ -20,7 +20,7 @@ class Adam : public MomentOptimizer {
   /// gradient (L2).
   Adam(const AdamSettings& settings, bool decoupled) : s_(settings), decoupled_(decoupled) {}
   void step(const std::vector<Piece>& pieces, double lr, std::int64_t step) override;
-  double moments_per_parameter() const override { return 2; }
+  double moments_per_parameter(bool /*hidden*/) const override { return 2; }
   double base_lr() const override { return s_.lr; }
 
  private:

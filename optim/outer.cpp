@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/parallel.h"
 
 namespace tessera {
 namespace {
@@ -82,6 +83,18 @@ void restart_state(std::int64_t every, std::int64_t version, std::span<const Upd
 void decay_weights(double amount, const Update& update) {
   if (amount == 0 || (update.spec != nullptr && !update.spec->decay)) return;
   for (float& value : update.theta) value = static_cast<float>(static_cast<double>(value) * (1 - amount));
+}
+
+void apply_rule(const OuterRule& rule, double lr, const Update& update) {
+  constexpr std::size_t block = 65536;  // elements
+  const std::size_t size = update.theta.size();
+  TESSERA_CHECK_EQ(update.delta.size(), size);
+  parallel_for((size + block - 1) / block, update.threads, [&](std::size_t i) {
+    const std::size_t begin = i * block, count = std::min(block, size - begin);
+    std::vector<std::span<float>> state;
+    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, count));
+    rule.apply(lr, update.theta.subspan(begin, count), update.delta.subspan(begin, count), state);
+  });
 }
 
 std::vector<std::string> outer_rule_names() {

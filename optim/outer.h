@@ -66,7 +66,10 @@ struct Update {
   std::int32_t owners = 1;              ///< m: contributions that the delta is the mean of
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
+  int threads = 1;     ///< that may share the work on it; changes no bit
 };
+/// rule.apply() on all of an update.
+void apply_rule(const OuterRule& rule, double lr, const Update& update);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
 /// `version` is made.
@@ -138,6 +141,15 @@ class GradientStep {
   virtual void apply(std::int64_t step, std::span<const Update> updates) const = 0;  ///< step counts from 1
 };
 
+/// A codec by name, with settings that are numbers, for methods that say themselves how they encode.
+struct Encoding {
+  std::string codec;
+  std::map<std::string, double> settings;
+  double feedback = 0;  ///< Wire::feedback
+};
+/// Coordinates of a range of rows, counted from its first one, ascending.
+using Positions = std::vector<std::int64_t>;
+
 /// A method. Fragments are lists of parameter names; every trainable parameter is in exactly one.
 class OuterMethod {
  public:
@@ -148,6 +160,7 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
+    std::uint64_t seed = 0;  ///< of what the method draws
     OuterAdam adam{};
     double weight_decay = 0;                              ///< of the outer step, times its rate
     std::int64_t restart_every = 0;                       ///< restart_state()
@@ -183,6 +196,19 @@ class OuterMethod {
   /// Whether push() is to be called for every piece of a contribution.
   virtual bool changes_pushes() const { return false; }
   virtual void push(const OwnRows&) const {}
+  /// How contributions are encoded, where that is part of the method; none: as the recipe says (codec.up).
+  virtual std::optional<Encoding> encoding() const { return std::nullopt; }
+  /// Share of the coordinates that travel with a merge, on average, up and down. Below 1, coordinates() says
+  /// which: values of the others stay what they are, on both sides.
+  virtual double share() const { return 1; }
+  /// The coordinates of these rows that the merge which makes `version` is about, alike for all owners; none:
+  /// all of them.
+  virtual std::optional<Positions> coordinates(std::int64_t /*version*/, const ParamSpec&, Rows) const {
+    return std::nullopt;
+  }
+  /// A moment of the inner optimizer ("exp_avg") is averaged over its owners with every so many merges, and
+  /// they go on with the mean; 0: never, it stays with the slot.
+  virtual std::int64_t merges_per_moment(const std::string& /*moment*/) const { return 0; }
   /// Contributions that close a merge: 0 = one of every slot, n = the first n to arrive.
   virtual std::int32_t arrivals_per_merge() const { return 0; }
   /// Slots keep clocks of their own: what comes after its merge goes into the next one, and is a change

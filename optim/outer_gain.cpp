@@ -26,19 +26,22 @@ struct Sums {
   double with_momentum = 0, momentum_squares = 0;
 
   void add(const Update& update) {
-    double squares = 0;
-    for (const double d : update.delta) squares += d * d;
+    double squares = 0;  // three sums in one pass: each waits for itself at every addition
+    if (update.state.empty()) {
+      for (const double d : update.delta) squares += d * d;
+    } else {
+      for (std::size_t i = 0; i < update.delta.size(); ++i) {
+        const double d = update.delta[i], b = update.state[0][i];
+        squares += d * d;
+        with_momentum += d * b;
+        momentum_squares += b * b;
+      }
+    }
     mean_squares += squares;
     if (update.owners > 1) {
       sum_squares += update.owners * update.owners * squares;
       slot_squares += update.squares;
       pairs = std::max(pairs, update.owners - 1.0);
-    }
-    if (update.state.empty()) return;
-    for (std::size_t i = 0; i < update.delta.size(); ++i) {
-      const double b = update.state[0][i];
-      with_momentum += update.delta[i] * b;
-      momentum_squares += b * b;
     }
   }
 };

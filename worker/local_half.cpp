@@ -11,7 +11,7 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
   const auto fragments = parts_->method->fragments();
   for (std::size_t f = 0; f < fragments.size(); ++f) {
     const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
-    if (replaced && parts_->method->own_share() == 0) continue;
+    if (replaced && parts_->method->own_share() == 0 && parts_->method->share() == 1) continue;
     for (const std::string& name : fragments[f]) view.emplace(name, replica_->view(run, name));
   }
   return view;
@@ -66,6 +66,26 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
     method.push(own);
   }
   replica_->set_own_values(values);
+}
+
+Coordinates Worker::coordinates() const {
+  return [this](const std::string& param, std::int64_t version) -> std::optional<Positions> {
+    const auto& known = replica_->params().all();
+    const auto parameter = known.find(param);
+    if (parameter == known.end()) return std::nullopt;
+    const ParamSpec& spec = parameter->second.spec;
+    return parts_->method->coordinates(version, spec, {0, spec.rows()});
+  };
+}
+
+void Worker::thin_out(TensorMap& part, Version from) const {
+  if (parts_->method->share() == 1) return;
+  for (auto& [name, tensor] : part) {
+    const PieceRows piece = rows_of_piece(name, tensor.shape.empty() ? 1 : tensor.shape[0]);
+    const ParamSpec& spec = replica_->params().all().at(piece.param).spec;
+    const auto these = parts_->method->coordinates(from.value + 1, spec, piece.rows);
+    if (these) tensor = picked(tensor, *these);
+  }
 }
 
 }  // namespace tessera

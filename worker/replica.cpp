@@ -130,8 +130,28 @@ HostTensor Replica::view(const SlotRun& run, const std::string& param) {
   return whole;
 }
 
-void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast) {
-  const TensorMap own = own_pieces(run, parameters, fast);
+/// The slot's own rows, of which those of `parameters` replace some coordinates.
+TensorMap Replica::partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken) {
+  TensorMap pieces;
+  for (const auto& [param, ranges] : run.owned) {
+    const auto tensor = parameters.find(param);
+    if (tensor == parameters.end()) continue;
+    const ParamSpec& spec = params_[param].spec;
+    for (const Rows& rows : ranges) {
+      const auto these = taken(spec, rows);
+      std::optional<HostTensor> own = these ? own_value(run, param, rows) : std::nullopt;
+      if (!own) continue;
+      const HostTensor merged = tensor->second.rows(rows);
+      for (const std::int64_t i : *these)
+        own->as<float>()[static_cast<std::size_t>(i)] = merged.as<float>()[static_cast<std::size_t>(i)];
+      pieces.emplace(piece_name(param, rows, spec.rows()), std::move(*own));
+    }
+  }
+  return pieces;
+}
+
+void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast, const Taken& taken) {
+  const TensorMap own = taken ? partly_replaced(run, parameters, taken) : own_pieces(run, parameters, fast);
   for (const auto& [name, tensor] : parameters) run.adopted.insert_or_assign(name, tensor);
   if (active_ == &run) {
     write(parameters);
@@ -165,7 +185,8 @@ std::vector<Piece> Replica::pieces() {
                       .value = leaf.value.detach(),
                       .gradient = leaf.value.grad(),
                       .decay = parameter.spec.decay,
-                      .lr_scale = lr_scale});
+                      .lr_scale = lr_scale,
+                      .hidden = is_hidden_matrix(parameter.spec)});
   });
   return pieces;
 }
@@ -174,6 +195,14 @@ TensorMap Replica::own_values() {
   TensorMap values;
   for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
     values.emplace(name, host_copy(leaf.value));
+  });
+  return values;
+}
+
+TensorMap Replica::own_views() {
+  TensorMap values;
+  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& name) {
+    values.emplace(name, host_view(leaf.value));
   });
   return values;
 }

@@ -35,10 +35,14 @@ class Replica {
   void set_frozen(const std::function<void(ParamStore&)>& set);
   /// Makes `run` the slot whose rows are in place and trainable; the previously active slot is parked.
   void activate(SlotRun& run);
+  /// Coordinates of own rows that adopting replaces; none: all.
+  using Taken = std::function<std::optional<std::vector<std::int64_t>>(const ParamSpec&, Rows)>;
   /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
-  /// values of those tensors, all but own_share of them. Where owners keep fast values, its own rows of cut
-  /// tensors become those of `fast` in the same way, or stay as they are when that is null.
-  void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr);
+  /// values of those tensors, all but own_share of them, and where `taken` is set only those that it names.
+  /// Where owners keep fast values, its own rows of cut tensors become those of `fast` in the same way, or
+  /// stay as they are when that is null.
+  void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr,
+             const Taken& taken = {});
   /// A parameter as the slot sees it: what it adopted, with its own values of the rows that it owns.
   HostTensor view(const SlotRun& run, const std::string& param);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
@@ -51,6 +55,8 @@ class Replica {
   std::vector<Piece> pieces();
   /// Copies of the active slot's owned rows, or of their gradients, by piece name.
   TensorMap own_values();
+  /// The values themselves where they lie in the CPU's memory: until the slot goes on.
+  TensorMap own_views();
   /// Puts other values into the active slot's owned rows, by piece name.
   void set_own_values(const TensorMap& pieces) { overlay(pieces); }
   TensorMap own_gradients();
@@ -58,6 +64,7 @@ class Replica {
  private:
   void park();
   TensorMap own_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
+  TensorMap partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken);
   std::optional<HostTensor> own_value(const SlotRun& run, const std::string& param, Rows rows);
   void write(const TensorMap& whole);
   void overlay(const TensorMap& pieces);

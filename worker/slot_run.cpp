@@ -206,17 +206,37 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   inner->load(state);
 }
 
-TensorMap SlotRun::moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const {
+TensorMap SlotRun::moments_of(const std::string& moment, const RowSet& rows,
+                              const std::vector<ParamSpec>& specs) const {
   TensorMap tensors;
-  const std::map<std::string, std::int64_t> count = all_rows(specs);
-  for (const auto& [moment, params] : moments_in(*inner, rows)) {
-    for (const auto& [param, parts] : params) {
-      for (const Rows& range : rows.at(param))
-        tensors.emplace(moment_name(moment, piece_name(param, range, count.at(param))),
-                        host_copy(gathered(parts, range)));
+  const Moments all = moments_in(*inner, rows);
+  const auto known = all.find(moment);
+  for (const ParamSpec& spec : specs) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end()) continue;
+    const bool any = known != all.end() && known->second.contains(spec.name);
+    for (const Rows& range : ranges->second) {
+      std::vector<std::int64_t> shape = spec.shape;
+      if (!shape.empty()) shape[0] = range.count();
+      tensors.emplace(moment_name(moment, piece_name(spec.name, range, spec.rows())),
+                      any ? host_copy(gathered(known->second.at(spec.name), range))
+                          : HostTensor::zeros(DType::f32, shape));
     }
   }
   return tensors;
+}
+
+void SlotRun::replace_moments(const TensorMap& means) {
+  std::map<std::string, at::Tensor> state = inner->state();
+  for (auto& [name, tensor] : state) {
+    const std::size_t slash = name.rfind('/');
+    const PieceRows piece = rows_of_piece(name.substr(0, slash), rows_of(tensor));
+    const auto mean = means.find(moment_name(name.substr(slash + 1), piece.param));
+    if (mean == means.end()) continue;
+    const at::Tensor whole = torch_view(mean->second);
+    tensor = whole.dim() == 0 ? whole : whole.narrow(0, piece.rows.begin, piece.rows.count());
+  }
+  inner->load(state);
 }
 
 std::vector<Piece> SlotRun::by_age(const std::vector<Piece>& pieces) const {

@@ -55,8 +55,11 @@ struct SlotRun {
   /// of rows that go are dropped, and rows that come start without, or with the moments that `handed` has for
   /// them (whole tensors by moment_name). `specs` are all parameters of the model.
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
-  /// Moments of owned rows, by moment_name, to be handed over.
-  TensorMap moments_of(const RowSet& rows, const std::vector<ParamSpec>& specs) const;
+  /// A moment of owned rows, by moment_name, to be sent; zero where the optimizer has none yet.
+  TensorMap moments_of(const std::string& moment, const RowSet& rows,
+                       const std::vector<ParamSpec>& specs) const;
+  /// Goes on with other moments of the rows that it owns: `means` are whole tensors by moment_name.
+  void replace_moments(const TensorMap& means);
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
 

@@ -61,6 +61,15 @@ std::map<std::string, at::Tensor> torch_views(const TensorMap& tensors) {
   return views;
 }
 
+HostTensor host_view(const at::Tensor& tensor) {
+  if (!tensor.is_cpu() || !tensor.is_contiguous()) return host_copy(tensor);
+  const at::Tensor kept = tensor.detach();
+  return {dtype_of(kept.scalar_type()),
+          kept.sizes().vec(),
+          {std::make_shared<at::Tensor>(kept),
+           {static_cast<std::byte*>(const_cast<void*>(kept.const_data_ptr())), kept.nbytes()}}};
+}
+
 HostTensor host_copy(const at::Tensor& tensor) {
   const at::Tensor dense = tensor.detach().cpu().contiguous();
   HostTensor copy = HostTensor::empty(dtype_of(dense.scalar_type()), dense.sizes().vec());

@@ -81,9 +81,12 @@ void Worker::fetch(const worker_action::Fetch& action) {
 
 Result<Blob> Worker::made_of(const Blob& update, const worker_action::Fetch& wanted) {
   const auto base = blobs_.find(wanted.update->base);
-  if (base == blobs_.end() || !parts_ || !parts_->down.rounds())
+  const bool is_sparse = parts_ && parts_->method->share() < 1;
+  if (base == blobs_.end() || !parts_ || !(is_sparse || parts_->down.rounds()))
     return fail(ExitCode::failed, "the version before is not here any more");
-  TESSERA_ASSIGN(Buffer parameters, apply_update(parts_->down, base->second.buffer, update.buffer));
+  TESSERA_ASSIGN(Buffer parameters,
+                 is_sparse ? apply_sparse_update(base->second.buffer, update.buffer, coordinates())
+                           : apply_update(parts_->down, base->second.buffer, update.buffer));
   Blob made(std::move(parameters));
   if (made.digest != wanted.blob.digest)
     return fail(ExitCode::failed, "it makes other parameters of the version before than were published");
@@ -146,7 +149,14 @@ Status Worker::adopt(const worker_action::Adopt& action) {
   }
   SlotRun& run = runs_.at(action.slot);
   change_owned(run, action, parameters);
-  replica_->adopt(run, parameters, action.fast ? &fast : nullptr);
+  Replica::Taken taken;
+  if (parts_->method->share() < 1)
+    taken = [this, version = action.head.version.value](const ParamSpec& spec, Rows rows) {
+      return parts_->method->coordinates(version, spec, rows);
+    };
+  replica_->adopt(run, parameters, action.fast ? &fast : nullptr, taken);
+  log_debug("slot ", action.slot, ", fragment ", action.head.fragment, ": has adopted version ",
+            action.head.version);
   return {};
 }
 
@@ -268,6 +278,10 @@ void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, Tens
     replica_->rest(run);
     run.own(std::move(owned), run.updates(), replica_->params().specs(), handed);
   }
+  const bool averages = std::any_of(parts_->moments.begin(), parts_->moments.end(), [&](const auto& moment) {
+    return parts_->method->merges_per_moment(moment) > 0;
+  });
+  if (averages && !handed.empty()) run.replace_moments(handed);
 }
 
 WorkerEvent Worker::work(const worker_action::Run& action) {
@@ -289,11 +303,15 @@ WorkerEvent Worker::work(const worker_action::Contribute& action) {
 
 Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_action::Contribute& action) {
   const Instant begin = clock_.now();
+  for (const KnownVersion& known : action.fragments)
+    log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
   run.go_to(action.progress.step);  // what is left out of a round counts before it is saved
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
   const bool is_change = parts_->method->payload() != Payload::theta_end;
-  const TensorMap own = is_gradient ? replica_->own_gradients() : replica_->own_values();
+  const TensorMap own = is_gradient                        ? replica_->own_gradients()
+                        : parts_->method->changes_pushes() ? replica_->own_values()
+                                                           : replica_->own_views();
   worker_event::Contributed contributed{.slot = action.slot,
                                         .attempt = action.attempt,
                                         .parts = {},
@@ -311,14 +329,17 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
     if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
       part = encode_pieces(parts_->up, part, is_change ? nullptr : &run.adopted, run.residuals);
-    if (parts_->hands_over) {
-      RowSet moving = parts_->hands_over(run.slot, known.version);
+    thin_out(part, known.version);
+    for (const std::string& moment : parts_->moments) {
+      RowSet moving = parts_->brings_moments(moment, run.slot, known.version);
       std::erase_if(moving, [&](const auto& rows) {
         return std::find(names.begin(), names.end(), rows.first) == names.end();
       });
-      part.merge(run.moments_of(moving, replica_->params().specs()));
+      part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
-    contributed.parts.push_back({known.fragment, endpoint_.offer(Blob(encode_safetensors(part)))});
+    contributed.parts.push_back(
+        {known.fragment, endpoint_.offer(Blob(encode_safetensors(
+                             part, {}, [this](std::size_t size) { return endpoint_.allocate(size); })))});
   }
   const TensorMap view = view_after(run, action.progress);
   const TensorMap state = run.state(action.progress, view, bases_of(run, view));

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "comm/changes.h"
+#include "comm/sparse.h"
 #include "comm/transport/endpoint.h"
 #include "data/source.h"
 #include "models/family.h"
@@ -35,8 +36,9 @@ struct WorkerParts {
   std::optional<LossScale> loss_scale;  ///< that a slot begins with, where gradients pass through fp16
   std::int32_t slots = 1;
   std::function<RowSet(SlotId, Version)> owned;  ///< what a slot trains that works on from a version
-  /// Rows whose moments a contribution from a version also brings; empty: none are handed over.
-  std::function<RowSet(SlotId, Version)> hands_over;
+  /// Moments of the inner optimizer that contributions also bring, and of which rows one from a version does.
+  std::vector<std::string> moments;
+  std::function<RowSet(const std::string& moment, SlotId, Version)> brings_moments;
   /// Sets parameters that no version brings, because nobody trains them; empty: there are none.
   std::function<void(ParamStore&)> set_frozen;
   TrainerSettings trainer;
@@ -98,6 +100,10 @@ class Worker {
   /// the slot goes on with.
   void before_push(SlotRun& run, Version from, TensorMap& part);
   std::int32_t owners_of(const std::string& param, Rows rows, Version version) const;
+  /// Which coordinates a merge is about, of the model's parameters by name.
+  Coordinates coordinates() const;
+  /// Leaves of a contribution from a version what the merge is about, where that is not everything.
+  void thin_out(TensorMap& part, Version from) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
   /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
   Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);

@@ -55,17 +55,10 @@ class DiskAppendFile final : public AppendFile {
 class Disk final : public FileSystem {
  public:
   Status write_new(const Path& path, std::span<const Bytes> parts, Durability durability) override {
-    Descriptor fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (!fd.ok()) return storage_error("cannot create", path, errno);
-    Status written;
-    for (Bytes part : parts) {
-      if (written.ok()) written = write_all(fd.get(), part, path);
-    }
-    if (written.ok() && durability == Durability::machine && ::fsync(fd.get()) != 0) {
-      written = storage_error("cannot sync", path, errno);
-    }
-    if (!written.ok()) ::unlink(path.c_str());
-    return written;
+    return write(path, O_CREAT | O_EXCL, parts, durability);
+  }
+  Status write_over(const Path& path, std::span<const Bytes> parts, Durability durability) override {
+    return write(path, 0, parts, durability);
   }
 
   Status rename(const Path& from, const Path& to) override {
@@ -156,6 +149,27 @@ class Disk final : public FileSystem {
   bool exists(const Path& path) const override {
     struct stat about {};
     return ::lstat(path.c_str(), &about) == 0;
+  }
+
+ private:
+  static Status write(const Path& path, int creation, std::span<const Bytes> parts, Durability durability) {
+    Descriptor fd(::open(path.c_str(), O_WRONLY | O_NOFOLLOW | O_CLOEXEC | creation, 0600));
+    if (!fd.ok()) return storage_error("cannot create", path, errno);
+    Status written;
+    off_t size = 0;
+    for (Bytes part : parts) {
+      size += static_cast<off_t>(part.size());
+      if (written.ok()) written = write_all(fd.get(), part, path);
+    }
+    struct stat about {};
+    const bool longer = ::fstat(fd.get(), &about) == 0 && about.st_size > size;
+    if (written.ok() && longer && ::ftruncate(fd.get(), size) != 0)
+      written = storage_error("cannot cut", path, errno);
+    if (written.ok() && durability == Durability::machine && ::fsync(fd.get()) != 0) {
+      written = storage_error("cannot sync", path, errno);
+    }
+    if (!written.ok()) ::unlink(path.c_str());
+    return written;
   }
 };
 

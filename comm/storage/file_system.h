@@ -45,6 +45,12 @@ class FileSystem {
   /// Creates a file (0600) that must not exist yet, from the parts one after the other; `machine` syncs it
   /// too. A failed write leaves no file.
   virtual Status write_new(const Path& path, std::span<const Bytes> parts, Durability durability) = 0;
+  /// The same into a file that is there and that nobody reads any more: its blocks are used again, where that
+  /// is cheaper. A failed write leaves no file.
+  virtual Status write_over(const Path& path, std::span<const Bytes> parts, Durability durability) {
+    TESSERA_TRY(remove(path));
+    return write_new(path, parts, durability);
+  }
   virtual Status rename(const Path& from, const Path& to) = 0;
   /// Makes the names in a folder durable.
   virtual Status sync_folder(const Path& folder) = 0;

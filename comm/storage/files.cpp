@@ -18,8 +18,14 @@ Path tmp_name_for(const Path& path) {
 
 Status atomic_write(const Path& path, std::span<const Bytes> parts, Durability durability,
                     FileSystem& files) {
+  return atomic_replace({}, path, parts, durability, files);
+}
+
+Status atomic_replace(const Path& spare, const Path& path, std::span<const Bytes> parts,
+                      Durability durability, FileSystem& files) {
   const Path tmp = tmp_name_for(path);
-  Status written = files.write_new(tmp, parts, durability);
+  const bool again = !spare.empty() && files.exists(spare) && files.rename(spare, tmp).ok();
+  Status written = again ? files.write_over(tmp, parts, durability) : files.write_new(tmp, parts, durability);
   if (written.ok()) written = files.rename(tmp, path);
   if (!written.ok()) {
     (void)files.remove(tmp);  // the first failure is the one to tell

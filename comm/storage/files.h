@@ -22,6 +22,11 @@ Status atomic_write(const Path& path, Bytes bytes, Durability durability, FileSy
 Status atomic_write(const Path& path, std::string_view text, Durability durability,
                     FileSystem& files = disk());
 
+/// The same in the place of `spare`, a file that nobody reads any more (no such file: as above): its blocks
+/// are used again, which is several times as fast as having new ones.
+Status atomic_replace(const Path& spare, const Path& path, std::span<const Bytes> parts,
+                      Durability durability, FileSystem& files = disk());
+
 /// The whole file in memory of its own. Refuses links, devices and files above the cap.
 inline constexpr std::uint64_t default_read_cap = std::uint64_t{1} << 40;
 Result<Buffer> read_file(const Path& path, std::uint64_t max_bytes = default_read_cap,

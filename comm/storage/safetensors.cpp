@@ -144,7 +144,8 @@ bool is_tensor_name(std::string_view name) {
   });
 }
 
-Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata) {
+std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
+                                      const std::map<std::string, std::string>& metadata) {
   std::vector<const TensorMap::value_type*> order;
   for (const auto& item : tensors) {
     TESSERA_CHECK(is_tensor_name(item.first), ": tensor name '", item.first, "'");
@@ -169,14 +170,23 @@ Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, 
   text.append((data_alignment - (8 + text.size()) % data_alignment) % data_alignment, ' ');
   TESSERA_CHECK_LE(text.size(), safetensors_header_cap);
   const std::uint64_t length = text.size();
-  Buffer file = Buffer::allocate(8 + text.size() + offset);
-  std::memcpy(file.bytes.data(), &length, 8);
-  std::memcpy(file.bytes.data() + 8, text.data(), text.size());
-  std::byte* to = file.bytes.data() + 8 + text.size();
-  for (const auto* item : order) {
-    const Bytes bytes = item->second.bytes();
-    if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
-    to += bytes.size();
+  std::vector<Buffer> parts{Buffer::allocate(8 + text.size())};
+  std::memcpy(parts[0].bytes.data(), &length, 8);
+  std::memcpy(parts[0].bytes.data() + 8, text.data(), text.size());
+  for (const auto* item : order) parts.push_back(item->second.buffer);
+  return parts;
+}
+
+Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata,
+                          const std::function<Buffer(std::size_t)>& allocate) {
+  const std::vector<Buffer> parts = safetensors_parts(tensors, metadata);
+  std::size_t size = 0;
+  for (const Buffer& part : parts) size += part.bytes.size();
+  Buffer file = allocate(size);
+  std::byte* to = file.bytes.data();
+  for (const Buffer& part : parts) {
+    if (!part.bytes.empty()) std::memcpy(to, part.bytes.data(), part.bytes.size());
+    to += part.bytes.size();
   }
   return file;
 }

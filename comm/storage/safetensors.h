@@ -2,9 +2,11 @@
 // safetensors, as specified at github.com/huggingface/safetensors, so that every tool of the field reads our
 // files.
 #pragma once
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
 #include "base/tensor.h"
@@ -22,7 +24,11 @@ bool is_tensor_name(std::string_view name);
 /// An official safetensors file: header sorted by name and padded so that the data starts at a multiple
 /// of 64. Data lie in the order (element size, largest first; name), which keeps every tensor aligned for its
 /// type. Equal input, equal bytes.
-Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata = {});
+Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata = {},
+                          const std::function<Buffer(std::size_t)>& allocate = Buffer::allocate);
+/// The same file in parts, which share the tensors' memory: header first.
+std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
+                                      const std::map<std::string, std::string>& metadata = {});
 
 struct SafetensorsFile {
   TensorMap

@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::uint64_t window_chunks =
     32;  // how far requests run ahead of the first gap: bounds work per arrival
-constexpr std::uint64_t mapped_chunks_a_turn = 8;  // hashed per work(): about a millisecond
+constexpr std::uint64_t mapped_chunks_a_turn = 8;  // copied and hashed per work(): about a millisecond
+constexpr std::size_t step = 128 << 10;            // of that, at once: what was copied is hashed in the cache
 constexpr int bad_chunks_allowed = 16;             // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
@@ -32,8 +33,7 @@ void BulkFetcher::fetch(PeerId from, const BlobRef& ref, Instant now) {
     if (!shared_->is_path_of(ref)) {
       counters_.drop(drop::shared_path);
     } else if (Result<Buffer> mapped = shared_->map(ref); mapped.ok()) {
-      fetch->buffer = *std::move(mapped);
-      fetch->mapped = true;
+      fetch->mapped = *std::move(mapped);
     }
   }
   finish_if_whole(fetch, now);
@@ -53,14 +53,20 @@ BulkFetcher::Fetches::iterator BulkFetcher::find(const Digest& digest) {
 
 void BulkFetcher::restart(Fetch& fetch, Instant now) {
   fetch.buffer = {};
-  fetch.mapped = false;
+  fetch.mapped = {};
   fetch.hasher.emplace();
   fetch.verified = fetch.next = 0;
   fetch.asked.clear(), fetch.again.clear(), fetch.arrived.clear();
-  fetch.progress = now;
-  fetch.retry_interval = options_.retry;
-  fetch.retry_at = now + fetch.retry_interval;
   fetch.bad_chunks = 0;
+  went_on(fetch, now);
+}
+
+void BulkFetcher::went_on(Fetch& fetch, Instant now) {
+  const auto answers = answers_.find(fetch.sources.front());
+  fetch.progress = now;
+  fetch.retry_interval =
+      std::max(options_.retry, answers == answers_.end() ? Duration{} : 2 * answers->second);
+  fetch.retry_at = now + fetch.retry_interval;
 }
 
 void BulkFetcher::accept(PeerId from, const ChunkHeader& header, Bytes payload, Instant now) {
@@ -91,15 +97,18 @@ void BulkFetcher::accept(PeerId from, const ChunkHeader& header, Bytes payload, 
 }
 
 void BulkFetcher::store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now) {
-  if (fetch.buffer.keep == nullptr) fetch.buffer = Buffer::allocate(fetch.ref.size);
+  if (fetch.buffer.keep == nullptr) fetch.buffer = pool_.take(fetch.ref.size);
   std::memcpy(fetch.buffer.bytes.data() + header.index * chunk_bytes, payload.data(), payload.size());
   counters_.add(&TransportCounters::bulk_bytes_in, payload.size());
+  // One that was given up took at least as long as we waited.
+  const auto asked = fetch.asked.find(header.index);
+  const Duration took = asked == fetch.asked.end() ? fetch.retry_interval : now - asked->second;
+  Duration& answers = answers_[fetch.sources.front()];
+  answers = std::max(took, answers - answers / 8);
   fetch.asked.erase(header.index);
   fetch.again.erase(header.index);
   fetch.arrived.insert(header.index);
-  fetch.progress = now;
-  fetch.retry_interval = options_.retry;
-  fetch.retry_at = now + fetch.retry_interval;
+  went_on(fetch, now);
   verify_arrived(fetch);
 }
 
@@ -112,11 +121,19 @@ void BulkFetcher::verify_arrived(Fetch& fetch) {
   }
 }
 
-void BulkFetcher::verify_mapped(Fetches::iterator fetch, Instant now) {
-  for (std::uint64_t i = 0; i < mapped_chunks_a_turn && fetch->verified < fetch->chunks(); ++i) {
-    fetch->arrived.insert(fetch->verified);
-    verify_arrived(*fetch);
+/// The file is its writer's and may change, so what counts are copies of its bytes.
+void BulkFetcher::copy_mapped(Fetches::iterator fetch, Instant now) {
+  if (fetch->buffer.keep == nullptr) fetch->buffer = pool_.take(fetch->ref.size);
+  const Bytes from = fetch->mapped.bytes;
+  const MutableBytes to = fetch->buffer.bytes;
+  const std::size_t end = std::min<std::size_t>(
+      from.size(), (fetch->verified + mapped_chunks_a_turn) * static_cast<std::size_t>(chunk_bytes));
+  for (std::size_t at = fetch->verified * chunk_bytes; at < end; at += step) {
+    const std::size_t count = std::min(step, end - at);
+    std::memcpy(to.data() + at, from.data() + at, count);
+    fetch->hasher->add(to.subspan(at, count));
   }
+  fetch->verified = std::min(fetch->chunks(), fetch->verified + mapped_chunks_a_turn);
   fetch->progress = now;
   finish_if_whole(fetch, now);
 }
@@ -135,14 +152,14 @@ void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant 
 bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
   if (fetch->verified < fetch->chunks()) return false;
   if (fetch->hasher->digest() == fetch->ref.digest) {
-    if (fetch->mapped) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
+    if (fetch->mapped.keep) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
     Blob blob;
     blob.buffer = fetch->buffer;
     blob.digest = fetch->ref.digest;
     end(fetch, std::move(blob));
   } else {
     counters_.drop(drop::digest);
-    if (fetch->mapped && fetch->ref.size > 0)
+    if (fetch->mapped.keep && fetch->ref.size > 0)
       restart(*fetch, now);  // the file is not what it says: have the bytes from the peer itself
     else
       next_source(fetch,
@@ -174,10 +191,16 @@ std::size_t BulkFetcher::outstanding(PeerId source) const {
   return count;
 }
 
-void BulkFetcher::ask_chunks(Fetch& fetch, const Ask& ask) {
+/// A slow link shows itself before much is on its way.
+std::size_t BulkFetcher::credit_of(PeerId source) const {
+  return answers_.contains(source) ? options_.credit : std::min<std::size_t>(2, options_.credit);
+}
+
+void BulkFetcher::ask_chunks(Fetch& fetch, Instant now, const Ask& ask) {
   fetch.blocked = false;
   std::size_t out = outstanding(fetch.sources.front());
-  while (out < options_.credit) {
+  const std::size_t credit = credit_of(fetch.sources.front());
+  while (out < credit) {
     const bool repeat = !fetch.again.empty();
     if (!repeat && (fetch.next >= fetch.chunks() || fetch.next >= fetch.verified + window_chunks)) return;
     const std::uint64_t index = repeat ? *fetch.again.begin() : fetch.next;
@@ -186,16 +209,17 @@ void BulkFetcher::ask_chunks(Fetch& fetch, const Ask& ask) {
       return;
     }
     repeat ? void(fetch.again.erase(index)) : void(++fetch.next);
-    fetch.asked.insert(index);
+    fetch.asked.emplace(index, now);
     ++out;
   }
 }
 
 void BulkFetcher::work(Instant now, const Ask& ask) {
+  bool copied = false;  // one after the other: whoever waits for the first goes on while the second is copied
   for (auto next = fetches_.begin(); next != fetches_.end();) {
     const auto fetch = next++;  // whatever follows may end it
-    if (fetch->mapped) {
-      verify_mapped(fetch, now);
+    if (fetch->mapped.keep) {
+      if (!std::exchange(copied, true)) copy_mapped(fetch, now);
       continue;
     }
     if (now - fetch->progress >= options_.give_up) {
@@ -206,12 +230,11 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
       continue;
     }
     if (now >= fetch->retry_at) {
-      fetch->again.merge(fetch->asked);
-      fetch->asked.clear();
+      for (const auto& [index, since] : std::exchange(fetch->asked, {})) fetch->again.insert(index);
       fetch->retry_interval *= 2;
       fetch->retry_at = now + fetch->retry_interval;
     }
-    ask_chunks(*fetch, ask);
+    ask_chunks(*fetch, now, ask);
     // Waiting behind the peer's other blobs is not a lack of progress.
     if (fetch->asked.empty() && !fetch->blocked)
       fetch->progress = now, fetch->retry_at = now + fetch->retry_interval;
@@ -221,9 +244,9 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
 std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
-    const Instant due = fetch.mapped    ? now
-                        : fetch.blocked ? now + soon
-                                        : std::min(fetch.retry_at, fetch.progress + options_.give_up);
+    const Instant due = fetch.mapped.keep ? now
+                        : fetch.blocked   ? now + soon
+                                          : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;
   }
   return next;
@@ -231,8 +254,7 @@ std::optional<Instant> BulkFetcher::next_work(Instant now) const {
 
 void BulkFetcher::ask_again() {
   for (Fetch& fetch : fetches_) {
-    fetch.again.merge(fetch.asked);
-    fetch.asked.clear();
+    for (const auto& [index, since] : std::exchange(fetch.asked, {})) fetch.again.insert(index);
   }
 }
 

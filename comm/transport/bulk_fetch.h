@@ -3,9 +3,11 @@
 #pragma once
 #include <functional>
 #include <list>
+#include <map>
 #include <set>
 #include <vector>
 
+#include "base/buffer_pool.h"
 #include "comm/transport/bulk_frames.h"
 #include "comm/transport/bulk_shared.h"
 #include "comm/transport/counter_book.h"
@@ -15,9 +17,10 @@ namespace tessera {
 struct BulkOptions {
   std::uint64_t max_blob_bytes = 8ull
                                  << 30;  ///< larger blobs are refused before any memory is taken for them
-  std::size_t credit = 8;                ///< chunks asked of one peer and not yet here
-  Duration retry =
-      std::chrono::seconds(2);  ///< ask again after so long without a chunk; doubled each time in a row
+  std::size_t credit = 8;  ///< chunks asked of one peer and not yet here; 2 until its first one came
+  /// Ask again after so long without a chunk, or twice the time that the peer's answers take; doubled each
+  /// time in a row.
+  Duration retry = std::chrono::seconds(2);
   Duration give_up = std::chrono::seconds(20);  ///< fail after so long without a good chunk
 };
 
@@ -25,7 +28,7 @@ struct BulkOptions {
 /// folder, else by chunks.
 class BulkFetcher {
  public:
-  BulkFetcher(const BulkOptions& options, const SharedFolder* shared, CounterBook& counters)
+  BulkFetcher(const BulkOptions& options, SharedFolder* shared, CounterBook& counters)
       : options_(options), shared_(shared), counters_(counters) {}
 
   /// Starts a fetch of a blob that is not being fetched.
@@ -37,7 +40,7 @@ class BulkFetcher {
 
   /// Sends a request; false: not now (no route, or its queue is full), try again soon.
   using Ask = std::function<bool(PeerId, const ChunkRequest&)>;
-  /// A bounded piece of whatever is due: requests, repetitions, giving up, verifying mapped bytes.
+  /// A bounded piece of whatever is due: requests, repetitions, giving up, copying from shared memory.
   void work(Instant now, const Ask& ask);
   /// When work() is due at the latest; nothing while no fetch is under way.
   std::optional<Instant> next_work(Instant now) const;
@@ -50,14 +53,15 @@ class BulkFetcher {
  private:
   struct Fetch {
     BlobRef ref;
-    std::vector<PeerId> sources;  ///< front: whom we ask
-    Buffer buffer;                ///< empty until the first chunk is here, or the mapped file
-    bool mapped = false;
-    std::optional<Hasher> hasher;                   ///< of the bytes before `verified`
-    std::uint64_t verified = 0;                     ///< chunks hashed in order
-    std::uint64_t next = 0;                         ///< first chunk never asked for
-    std::set<std::uint64_t> asked, again, arrived;  ///< out; to be repeated; here but after a gap
-    Instant progress;                               ///< last good chunk
+    std::vector<PeerId> sources;             ///< front: whom we ask
+    Buffer buffer;                           ///< empty until the first chunk is here
+    Buffer mapped;                           ///< the file in shared memory, where there is one
+    std::optional<Hasher> hasher;            ///< of the bytes before `verified`
+    std::uint64_t verified = 0;              ///< chunks hashed in order
+    std::uint64_t next = 0;                  ///< first chunk never asked for
+    std::map<std::uint64_t, Instant> asked;  ///< out, since when
+    std::set<std::uint64_t> again, arrived;  ///< to be repeated; here but after a gap
+    Instant progress;                        ///< last good chunk
     Instant retry_at;
     Duration retry_interval{};
     int bad_chunks = 0;
@@ -69,21 +73,25 @@ class BulkFetcher {
   Fetches::iterator find(const Digest& digest);
 
   void restart(Fetch& fetch, Instant now);
+  void went_on(Fetch& fetch, Instant now);
   void store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now);
   void damaged(Fetches::iterator fetch, std::uint64_t index, Instant now);
-  void verify_mapped(Fetches::iterator fetch, Instant now);
+  void copy_mapped(Fetches::iterator fetch, Instant now);
   void verify_arrived(Fetch& fetch);
-  void ask_chunks(Fetch& fetch, const Ask& ask);
+  void ask_chunks(Fetch& fetch, Instant now, const Ask& ask);
   bool finish_if_whole(Fetches::iterator fetch, Instant now);
   /// The current source failed: goes on with the next one, or ends the fetch with the error.
   void next_source(Fetches::iterator fetch, Error error, Instant now);
   void end(Fetches::iterator fetch, Result<Blob> blob);
   std::size_t outstanding(PeerId source) const;
+  std::size_t credit_of(PeerId source) const;
 
   BulkOptions options_;
-  const SharedFolder* shared_;
+  SharedFolder* shared_;
   CounterBook& counters_;
+  BufferPool pool_;
   Fetches fetches_;
+  std::map<PeerId, Duration> answers_;  ///< how long a peer took for a chunk; what is past counts less
   std::vector<BlobArrived> done_;
 };
 

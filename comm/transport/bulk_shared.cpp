@@ -5,9 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <map>
+#include <mutex>
+#include <vector>
 
 namespace tessera {
 namespace {
@@ -19,7 +23,7 @@ class Descriptor {
   ~Descriptor() {
     if (fd_ >= 0) ::close(fd_);
   }
-  Descriptor(const Descriptor&) = delete;
+  Descriptor(Descriptor&& other) noexcept : fd_(other.release()) {}
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
   int release() { return std::exchange(fd_, -1); }
@@ -28,17 +32,57 @@ class Descriptor {
   int fd_;
 };
 
-bool write_all(int fd, Bytes bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = ::write(fd, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return false;
-    bytes = bytes.subspan(static_cast<std::size_t>(written));
+constexpr int patience = 64;  // blobs that a file waits for one that it fits
+
+// A whole file in memory, open for as long as it is there.
+struct Mapping {
+  Descriptor fd;
+  void* memory;
+  std::size_t size;
+  Mapping(Descriptor file, void* address, std::size_t bytes)
+      : fd(std::move(file)), memory(address), size(bytes) {}
+  ~Mapping() { ::munmap(memory, size); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  static std::shared_ptr<Mapping> make(Descriptor file, std::size_t size, int protection) {
+    void* memory = ::mmap(nullptr, size, protection, MAP_SHARED, file.get(), 0);
+    if (memory == MAP_FAILED) return nullptr;
+    return std::make_shared<Mapping>(std::move(file), memory, size);
   }
-  return true;
-}
+  MutableBytes bytes() const { return {static_cast<std::byte*>(memory), size}; }
+};
+
+struct OwnFile {
+  std::string name;  ///< of its own, besides that of the blob in it
+  std::shared_ptr<Mapping> mapping;
+  int unused = 0;  ///< blobs since it came back
+};
 
 }  // namespace
+
+struct SharedFolder::Files {
+  int folder = -1;
+  std::mutex mutex;  // guards what follows
+  std::vector<OwnFile> free;
+  std::map<const std::byte*, std::string> lent;                        // memory -> name
+  std::map<Digest, Buffer> published;                                  // held until removed
+  std::map<std::pair<dev_t, ino_t>, std::shared_ptr<Mapping>> mapped;  // of all parties
+  bool closed = false;
+
+  void give_back(OwnFile file) {
+    const std::scoped_lock lock(mutex);
+    lent.erase(file.mapping->bytes().data());
+    struct stat info {};
+    const bool whole = ::fstat(file.mapping->fd.get(), &info) == 0 &&
+                       static_cast<std::size_t>(info.st_size) == file.mapping->size;
+    if (closed) return;  // its name is gone already
+    if (whole)
+      free.push_back(std::move(file));
+    else
+      ::unlinkat(folder, file.name.c_str(), 0);
+  }
+};
 
 Result<std::unique_ptr<SharedFolder>> SharedFolder::open(const std::string& folder) {
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST)
@@ -56,29 +100,105 @@ Result<std::unique_ptr<SharedFolder>> SharedFolder::open(const std::string& fold
   return std::unique_ptr<SharedFolder>(new SharedFolder(fd.release(), canonical.string()));
 }
 
+SharedFolder::SharedFolder(int descriptor, std::string canonical)
+    : descriptor_(descriptor), folder_(std::move(canonical)), files_(std::make_shared<Files>()) {
+  files_->folder = descriptor;
+}
+
 SharedFolder::~SharedFolder() {
+  std::map<Digest, Buffer> published;
+  {
+    const std::scoped_lock lock(files_->mutex);
+    files_->closed = true;
+    published.swap(files_->published);
+    for (const OwnFile& file : files_->free) ::unlinkat(descriptor_, file.name.c_str(), 0);
+    for (const auto& [memory, name] : files_->lent) ::unlinkat(descriptor_, name.c_str(), 0);
+    files_->free.clear();
+    files_->mapped.clear();
+  }
+  for (const auto& [digest, buffer] : published) ::unlinkat(descriptor_, digest.hex().c_str(), 0);
   ::close(descriptor_);
 }
 
-Result<std::string> SharedFolder::publish(const Blob& blob) const {
-  const std::string name = blob.digest.hex();
-  const std::string temporary = name + "." + random_bits128().hex();
-  Descriptor fd(
-      ::openat(descriptor_, temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (fd.get() < 0)
-    return fail(ExitCode::storage, "cannot create ", folder_, "/", temporary, ": ", std::strerror(errno));
-  // write() and not a mapping: a full memory file system then is an error here and not a SIGBUS.
-  if (!write_all(fd.get(), blob.bytes()) ||
+Result<Buffer> SharedFolder::allocate(std::size_t size) {
+  OwnFile file;
+  if (size == 0) return Buffer::allocate(0);
+  {
+    const std::scoped_lock lock(files_->mutex);
+    auto& free = files_->free;
+    const auto at =
+        std::find_if(free.begin(), free.end(), [&](const OwnFile& f) { return f.mapping->size == size; });
+    if (at != free.end()) {
+      file = std::move(*at);
+      free.erase(at);
+    }
+    std::erase_if(free, [&](OwnFile& f) {
+      if (++f.unused < patience) return false;
+      ::unlinkat(descriptor_, f.name.c_str(), 0);
+      return true;
+    });
+  }
+  if (!file.mapping) {
+    file.name = "own-" + random_bits128().hex();
+    Descriptor fd(
+        ::openat(descriptor_, file.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
+    // All of it at once: a full memory file system is an error here, and not a SIGBUS later.
+    const int failed = fd.get() < 0 ? errno : ::posix_fallocate(fd.get(), 0, static_cast<off_t>(size));
+    if (failed == 0) file.mapping = Mapping::make(std::move(fd), size, PROT_READ | PROT_WRITE);
+    if (!file.mapping) {
+      const int cause = failed == 0 ? errno : failed;
+      ::unlinkat(descriptor_, file.name.c_str(), 0);
+      return fail(ExitCode::storage, "no room in ", folder_, ": ", std::strerror(cause));
+    }
+  }
+  file.unused = 0;
+  const MutableBytes bytes = file.mapping->bytes();
+  {
+    const std::scoped_lock lock(files_->mutex);
+    files_->lent.emplace(bytes.data(), file.name);
+  }
+  void* const memory = file.mapping->memory;
+  return Buffer{std::shared_ptr<void>(memory, [files = files_, file = std::move(file)](
+                                                  void*) mutable { files->give_back(std::move(file)); }),
+                bytes};
+}
+
+Result<std::string> SharedFolder::publish(const Blob& blob) {
+  Buffer buffer = blob.buffer;
+  std::string own;
+  const auto name_of = [&](const Buffer& lent) {
+    const std::scoped_lock lock(files_->mutex);
+    const auto found = files_->lent.find(lent.bytes.data());
+    return found == files_->lent.end() ? std::string() : found->second;
+  };
+  if (own = name_of(buffer); own.empty()) {
+    TESSERA_ASSIGN(buffer, allocate(blob.bytes().size()));
+    std::memcpy(buffer.bytes.data(), blob.bytes().data(), blob.bytes().size());
+    own = name_of(buffer);
+  }
+  const std::string name = blob.digest.hex(), temporary = name + "." + random_bits128().hex();
+  if (own.empty()) return fail(ExitCode::storage, "blob ", name, " has no bytes to share");
+  // Under another name first: an equal blob may be there, and stays readable until it is replaced.
+  if (::linkat(descriptor_, own.c_str(), descriptor_, temporary.c_str(), 0) != 0 ||
       ::renameat(descriptor_, temporary.c_str(), descriptor_, name.c_str()) != 0) {
     const int cause = errno;
     ::unlinkat(descriptor_, temporary.c_str(), 0);
-    return fail(ExitCode::storage, "cannot write ", folder_, "/", name, ": ", std::strerror(cause));
+    return fail(ExitCode::storage, "cannot name ", folder_, "/", name, ": ", std::strerror(cause));
   }
+  ::unlinkat(descriptor_, temporary.c_str(), 0);  // still there when both names were of one file
+  const std::scoped_lock lock(files_->mutex);
+  std::swap(files_->published[blob.digest], buffer);  // one that it replaces goes after the lock
   return folder_ + "/" + name;
 }
 
-void SharedFolder::remove(const Digest& digest) const {
+void SharedFolder::remove(const Digest& digest) {
   ::unlinkat(descriptor_, digest.hex().c_str(), 0);
+  Buffer last;  // goes after the lock: it may be the file's last holder
+  const std::scoped_lock lock(files_->mutex);
+  if (const auto found = files_->published.find(digest); found != files_->published.end()) {
+    last = std::move(found->second);
+    files_->published.erase(found);
+  }
 }
 
 bool SharedFolder::is_path_of(const BlobRef& ref) const {
@@ -88,7 +208,7 @@ bool SharedFolder::is_path_of(const BlobRef& ref) const {
   return std::filesystem::canonical(path.parent_path(), error) == folder_ && !error;
 }
 
-Result<Buffer> SharedFolder::map(const BlobRef& ref) const {
+Result<Buffer> SharedFolder::map(const BlobRef& ref) {
   const std::string name = ref.digest.hex();
   Descriptor fd(::openat(descriptor_, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
   struct stat info {};
@@ -97,12 +217,19 @@ Result<Buffer> SharedFolder::map(const BlobRef& ref) const {
   if (!S_ISREG(info.st_mode) || static_cast<std::uint64_t>(info.st_size) != ref.size)
     return fail(ExitCode::storage, folder_, "/", name, " is not a plain file of ", ref.size, " bytes");
   if (ref.size == 0) return Buffer{};
-  void* memory = ::mmap(nullptr, ref.size, PROT_READ, MAP_PRIVATE, fd.get(), 0);
-  if (memory == MAP_FAILED)
-    return fail(ExitCode::storage, "cannot map ", folder_, "/", name, ": ", std::strerror(errno));
-  const std::size_t size = ref.size;
-  return Buffer{std::shared_ptr<void>(memory, [size](void* mapped) { ::munmap(mapped, size); }),
-                {static_cast<std::byte*>(memory), size}};
+  const std::scoped_lock lock(files_->mutex);
+  std::erase_if(files_->mapped, [](const auto& entry) {  // files that have no name any more
+    struct stat now {};
+    return ::fstat(entry.second->fd.get(), &now) != 0 || now.st_nlink == 0;
+  });
+  std::shared_ptr<Mapping>& mapping = files_->mapped[{info.st_dev, info.st_ino}];
+  if (!mapping || mapping->size != ref.size) mapping = Mapping::make(std::move(fd), ref.size, PROT_READ);
+  if (!mapping) {
+    const int cause = errno;
+    files_->mapped.erase({info.st_dev, info.st_ino});
+    return fail(ExitCode::storage, "cannot map ", folder_, "/", name, ": ", std::strerror(cause));
+  }
+  return Buffer{mapping, mapping->bytes()};
 }
 
 }  // namespace tessera

@@ -47,6 +47,8 @@ class Endpoint {
   virtual void send(PeerId to, const Message& message) = 0;
   /// The next arrival, waiting until the deadline; nothing when it passes.
   virtual std::optional<Arrival> receive(Instant deadline) = 0;
+  /// Memory to make a blob in that is to be offered: offer() then need not copy it for others on this host.
+  virtual Buffer allocate(std::size_t size) { return Buffer::allocate(size); }
   /// Makes a blob fetchable by peers until withdrawn; the reference names its shared-memory file where there
   /// is one.
   /// Equal blobs may be offered several times (by several slots); each offer has its own withdraw.

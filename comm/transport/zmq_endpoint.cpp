@@ -22,6 +22,7 @@ struct ZmqEndpoint::Parts {
   std::string control, bulk;
   std::unique_ptr<SharedFolder> shared;
   ZmqLoop loop;
+  BufferPool pool;                ///< for what cannot lie in shared memory
   std::map<Digest, int> offered;  ///< how often: slots may bring equal blobs
   std::set<Digest> fetching;      ///< until their arrival is handed over: a second fetch joins
   std::thread thread;
@@ -56,6 +57,12 @@ std::optional<Arrival> ZmqEndpoint::receive(Instant deadline) {
   return arrival;
 }
 
+Buffer ZmqEndpoint::allocate(std::size_t size) {
+  if (parts_->shared != nullptr) {
+    if (Result<Buffer> shared = parts_->shared->allocate(size); shared.ok()) return *std::move(shared);
+  }
+  return parts_->pool.take(size);
+}
 BlobRef ZmqEndpoint::offer(const Blob& blob) {
   BlobRef ref{blob.digest, blob.bytes().size(), {}};
   ++parts_->offered[blob.digest];

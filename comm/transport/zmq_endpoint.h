@@ -44,6 +44,7 @@ class ZmqEndpoint final : public Endpoint {
   void identify(JobId job, Epoch epoch, Incarnation incarnation) override;
   void send(PeerId to, const Message& message) override;
   std::optional<Arrival> receive(Instant deadline) override;
+  Buffer allocate(std::size_t size) override;
   BlobRef offer(const Blob& blob) override;
   void withdraw(const Digest& digest) override;
   void fetch(PeerId from, const BlobRef& ref) override;

@@ -278,23 +278,11 @@ std::vector<std::string> Recipe::problems() const {
         "owners for "
         "all rows that they own");
   }
-  if (outer.method.name == "local_sgd" && outer.rule == "adam") {
-    say("outer.rule = \"adam\" does not go with outer.name = \"local_sgd\", which takes the mean as it is");
-  }
   if (codec.up.name != exact_codec && partial.owner_view == "fast") {
     say("codec.up = \"", codec.up.name,
         "\" does not go with partial.owner_view = \"fast\": owners go on from the very values that they "
         "bring, so "
         "these must arrive as they are; set codec.up = \"fp32\"");
-  }
-  const bool starts_from_versions = outer.method.name == "diloco" || outer.method.name == "local_sgd" ||
-                                    outer.method.name == "data_parallel" || outer.method.name == "async" ||
-                                    outer.method.name == "decoupled";
-  if (codec.up.name != exact_codec && !starts_from_versions) {
-    say("codec.up = \"", codec.up.name, "\" does not go with outer.name = \"", outer.method.name,
-        "\", whose slots do not start from the version that their change would be counted from; set codec.up "
-        "= "
-        "\"fp32\"");
   }
   const bool no_cut_rate = std::isnan(outer.cut_lr) && partial.cut != "none";
   if (outer.rule == "adam" && outer.method.name != "local_sgd" && (std::isnan(outer.lr) || no_cut_rate)) {

@@ -34,8 +34,10 @@ Claim read_claim(const std::string& name, TomlTable& table, const ExperimentSpec
     claim.than = table.needed_text("than");
     claim.share = table.number("share", 0.5);
   }
-  if (claim.kind != "loss" && claim.kind != "equal_flops" && claim.kind != "gap")
-    table.problem("kind = \"" + claim.kind + "\" is not there; there are loss, equal_flops and gap");
+  if (claim.kind == "bytes") claim.factor = table.number("factor", claim.factor);
+  const std::vector<std::string> kinds{"loss", "equal_flops", "gap", "bytes"};
+  if (std::count(kinds.begin(), kinds.end(), claim.kind) == 0)
+    table.problem("kind = \"" + claim.kind + "\" is not there; there are " + join(kinds, ", "));
   for (const std::string& arm : arms_of(claim)) {
     if (spec.arm(arm) == nullptr) table.problem("names the arm " + arm + ", which is not there");
   }
@@ -50,6 +52,10 @@ double value_of(const Claim& claim, const UnitResult& arm, const UnitResult& aga
     if (arm.curve.empty()) return std::nan("");
     const double same = eval_loss_at(against.curve, arm.curve.back().flops);
     return (arm.curve.back().eval_loss - same) / same;
+  }
+  if (claim.kind == "bytes") {
+    const double bytes = against.bytes_up + against.bytes_down;
+    return (claim.factor * (arm.bytes_up + arm.bytes_down) - bytes) / bytes;
   }
   const double gap = arm.final_loss - against.final_loss;
   const double allowed = than == nullptr ? 0 : claim.share * (than->final_loss - against.final_loss);

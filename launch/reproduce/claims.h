@@ -13,10 +13,13 @@ namespace tessera {
 ///   loss         loss(arm) - loss(against)
 ///   equal_flops  eval(arm, end) - eval(against, where it had used as many operations), by its curve
 ///   gap          (loss(arm) - loss(against)) - share * (loss(than) - loss(against))
+/// but for
+///   bytes        factor * bytes(arm) - bytes(against), up and down of all slots, relative to the bytes of
+///                `against`
 struct Claim {
   std::string name, text, kind;
   std::string arm, against, than;
-  double margin = 0, share = 0;
+  double margin = 0, share = 0, factor = 1;
   std::vector<std::string> covers;  ///< decided on these; empty: wherever its arms meet
 };
 

@@ -21,7 +21,7 @@ UnitResult computed_part(const UnitJob& job, bool alone) {
   result.unit = job.unit;
   result.recipe = resolved.recipe;
   result.recipe_hash = recipe_hash_of(resolved.recipe);
-  result.tokens = resolved.tokens();
+  result.tokens = resolved.merged_tokens();
   result.flops = resolved.flops();
   result.static_bytes = resolved.static_bytes();
   result.step_peak_bytes = resolved.step_peak_bytes();

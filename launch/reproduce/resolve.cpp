@@ -9,6 +9,9 @@ namespace tessera {
 double ResolvedUnit::tokens() const {
   return cost_settings.tokens_per_step * static_cast<double>(cost_settings.steps * rounds * slots);
 }
+double ResolvedUnit::merged_tokens() const {
+  return tokens() - cost_settings.tokens_per_step * static_cast<double>(tail_steps * slots);
+}
 double ResolvedUnit::flops() const {
   return cost.total.flops * static_cast<double>(rounds);
 }

@@ -19,8 +19,10 @@ struct ResolvedUnit {
   CostSettings cost_settings;
   Workload workload;  ///< one worker per slot
   std::int64_t rounds = 0, slots = 0, eval_every = 0;
+  std::int64_t tail_steps = 0;  ///< of a slot, after its last contribution: no merge holds them
 
   double tokens() const;              ///< of the whole run, all slots
+  double merged_tokens() const;       ///< without the tail
   double flops() const;               ///< likewise
   double static_bytes() const;        ///< of the largest slot
   double step_peak_bytes() const;     ///< likewise: static, activations and what a step needs for a while

@@ -80,8 +80,10 @@ class Gpt final : public Family {
 void Gpt::declare_matrix(const std::string& name, std::int64_t units, std::int64_t bias_size) {
   specs_.push_back({.name = name, .shape = {units, s_.width}, .products = 1});
   if (adapts(name)) {
-    specs_.push_back({.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}, .products = 1});
-    specs_.push_back({.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}, .products = 1});
+    specs_.push_back(
+        {.name = name + "_adapter_a", .shape = {s_.adapter_rank, s_.width}, .group = "ends", .products = 1});
+    specs_.push_back(
+        {.name = name + "_adapter_b", .shape = {units, s_.adapter_rank}, .group = "ends", .products = 1});
   }
   if (s_.bias) specs_.push_back({.name = name + "_bias", .shape = {bias_size}, .decay = false});
 }
@@ -107,8 +109,12 @@ void Gpt::declare_norm(const std::string& name) {
 
 void Gpt::declare() {
   const std::int64_t keys = s_.kv_heads * head_dim_;
-  specs_.push_back({.name = "embed.tokens", .shape = {s_.vocab, s_.width}, .products = s_.tied ? 1.0 : 0.0});
-  if (!rotary_) specs_.push_back({.name = "embed.positions", .shape = {s_.context, s_.width}});
+  specs_.push_back({.name = "embed.tokens",
+                    .shape = {s_.vocab, s_.width},
+                    .group = "ends",
+                    .products = s_.tied ? 1.0 : 0.0});
+  if (!rotary_)
+    specs_.push_back({.name = "embed.positions", .shape = {s_.context, s_.width}, .group = "ends"});
   for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
     const std::string b = block(layer);
     declare_norm(b + "norm1");
@@ -122,7 +128,8 @@ void Gpt::declare() {
     declare_matrix(b + "mlp.down", s_.ffn, s_.width);
   }
   declare_norm("final_norm");
-  if (!s_.tied) specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}, .products = 1});
+  if (!s_.tied)
+    specs_.push_back({.name = "head", .shape = {s_.vocab, s_.width}, .group = "ends", .products = 1});
 }
 
 std::vector<CutGroup> Gpt::cuts() const {

@@ -51,7 +51,7 @@ class Sgd final : public MomentOptimizer {
       });
     }
   }
-  double moments_per_parameter() const override { return s_.momentum != 0 ? 1 : 0; }
+  double moments_per_parameter(bool /*hidden*/) const override { return s_.momentum != 0 ? 1 : 0; }
   double base_lr() const override { return s_.lr; }
 
  private:

@@ -51,7 +51,7 @@ class DiLoCo final : public OuterMethod {
       const OuterRule& rule = update.cut ? *cut_rule_ : *shared_rule_;
       const double lr = update.cut ? report.cut_lr : report.lr;
       decay_weights(lr * weight_decay_, update);
-      rule.apply(lr, update.theta, update.delta, update.state);
+      apply_rule(rule, lr, update);
     }
     return report;
   }

@@ -9,27 +9,23 @@
 // k goes on from
 //   Theta^(t-1) - lr (e + mu B)
 // and keeps B and the place where it began. Its deltas are from that place, so it brings them itself.
-#include <cmath>
-
-#include "optim/outer.h"
+#include "optim/outer_parts.h"
 
 namespace tessera {
 namespace {
 
-class Eager final : public OuterMethod {
+class Eager final : public LikeDiLoCo {
  public:
-  Eager(const NoSettings&, const Context& context)
-      : asked_(context), merge_(Registry<OuterMethod>::builtin().make("diloco", context)) {
+  Eager(const NoSettings&, const Context& context) : LikeDiLoCo(context), asked_(context) {
     if (asked_.rule == "sgd") asked_.momentum = 0;
     cut_ = asked_.cut.value_or(OuterStep{asked_.lr, asked_.momentum});
     if (asked_.rule == "sgd") cut_.momentum = 0;
   }
 
   std::vector<std::string> problems() const override {
-    std::vector<std::string> found;
+    Refusals refusals("eager");
     const auto refuse = [&](bool asked, const char* setting, const char* reason) {
-      if (asked)
-        found.push_back(std::string(setting) + " does not go with outer.name = \"eager\": " + reason);
+      refusals.refuse(asked, setting, reason);
     };
     refuse(std::isnan(asked_.lr), "outer.lr = \"auto\"",
            "slots take a share of the outer step before the merge is made; give it a number");
@@ -41,10 +37,9 @@ class Eager final : public OuterMethod {
     refuse(asked_.keeps_fast, "partial.owner_view = \"fast\"",
            "slots go on from an outer step of their own, not from what they had");
     refuse(asked_.rotates, "partial.rotate_every", "slots keep outer momentum of their own rows");
-    return found;
+    return refusals.found();
   }
 
-  std::vector<std::vector<std::string>> fragments() const override { return merge_->fragments(); }
   /// What was pushed at the end of a round is adopted before the last step of the next: just in time for the
   /// push that builds on it.
   Due due(std::int64_t step) const override {
@@ -53,7 +48,6 @@ class Eager final : public OuterMethod {
     if ((step + 1) % asked_.steps == 0 && step >= asked_.steps) due.adopt = {0};
     return due;
   }
-  std::int64_t steps_per_merge() const override { return asked_.steps; }
   Payload payload() const override { return Payload::delta; }
   /// Adopting touches only what others train; the slot's own rows follow when it pushes.
   double own_share() const override { return 1; }
@@ -73,16 +67,9 @@ class Eager final : public OuterMethod {
     }
   }
 
-  std::vector<std::string> state_names() const override { return merge_->state_names(); }
-  std::vector<std::string> cut_state_names() const override { return merge_->cut_state_names(); }
-  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
-    return merge_->apply(version, updates);
-  }
-
  private:
   Context asked_;
   OuterStep cut_;
-  std::unique_ptr<OuterMethod> merge_;
 };
 
 }  // namespace

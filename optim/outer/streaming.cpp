@@ -6,7 +6,7 @@
 #include <map>
 
 #include "base/error.h"
-#include "optim/outer.h"
+#include "optim/outer_parts.h"
 
 namespace tessera {
 namespace {
@@ -106,14 +106,14 @@ std::vector<std::vector<std::string>> deal(const std::vector<ParamSpec>& specs, 
   return dealer.names();
 }
 
-class Streaming final : public OuterMethod {
+/// The global half of each fragment is DiLoCo's.
+class Streaming final : public LikeDiLoCo {
  public:
   Streaming(const StreamingSettings& settings, const Context& context)
-      : settings_(settings),
+      : LikeDiLoCo(context),
+        settings_(settings),
         steps_(context.steps),
         rotates_(context.rotates),
-        // The global half of each fragment is DiLoCo's.
-        merge_(Registry<OuterMethod>::builtin().make("diloco", context)),
         fragments_(deal(context.specs, settings.fragments, settings.pattern)) {}
 
   std::vector<std::string> problems() const override {
@@ -155,7 +155,6 @@ class Streaming final : public OuterMethod {
     }
     return due;
   }
-  std::int64_t steps_per_merge() const override { return steps_; }
   std::int64_t step_at(std::span<const std::int64_t> versions) const override {
     std::int64_t step = 0;
     for (std::size_t p = 0; p < versions.size(); ++p) {
@@ -165,11 +164,6 @@ class Streaming final : public OuterMethod {
     return step;
   }
   double own_share() const override { return settings_.alpha; }
-  std::vector<std::string> state_names() const override { return merge_->state_names(); }
-  std::vector<std::string> cut_state_names() const override { return merge_->cut_state_names(); }
-  OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
-    return merge_->apply(version, updates);
-  }
 
  private:
   std::int64_t first_adoption(std::int64_t fragment) const {
@@ -179,7 +173,6 @@ class Streaming final : public OuterMethod {
   StreamingSettings settings_;
   std::int64_t steps_;
   bool rotates_;
-  std::unique_ptr<OuterMethod> merge_;
   std::vector<std::vector<std::string>> fragments_;
 };
 

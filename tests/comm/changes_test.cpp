@@ -7,12 +7,18 @@
 #include <cstring>
 
 #include "base/random.h"
+#include "base/set_numbers.h"
 #include "comm/storage/safetensors.h"
 
 namespace tessera {
 namespace {
 
 Wire wire(const std::string& codec, double feedback = 0) {
+  if (codec == "sparseloco") {  // as the method encodes
+    const auto settings = Registry<Codec>::builtin().make_settings("topk");
+    set_numbers(*settings, {{"density", 64.0 / 4096}, {"chunk", 4096}, {"value_bits", 2}});
+    return {Registry<Codec>::builtin().make("topk", *settings, {}), feedback};
+  }
   return {Registry<Codec>::builtin().make(codec, {}), feedback};
 }
 std::vector<float> normal(std::size_t count, std::uint64_t seed, double scale) {
@@ -31,7 +37,9 @@ std::vector<float> floats(const HostTensor& t) {
 }
 
 TEST(Changes, WithErrorFeedbackWhatWasSentAndWhatIsKeptIsWhatWasToBeSent) {
-  for (const std::string& name : Registry<Codec>::builtin().names()) {
+  std::vector<std::string> names = Registry<Codec>::builtin().names();
+  names.push_back("sparseloco");
+  for (const std::string& name : names) {
     if (name == "fp32") continue;
     SCOPED_TRACE(name);
     constexpr std::size_t count = 1000;
@@ -130,7 +138,7 @@ class Updates : public ::testing::Test {
 };
 
 TEST_F(Updates, MakeTheVeryParametersOfTheSender) {
-  for (const char* name : {"int8", "int2", "topk", "e3m0", "int8_sigma"}) {
+  for (const char* name : {"int8", "int2", "topk", "e3m0", "int8_sigma", "sparseloco"}) {
     SCOPED_TRACE(name);
     TensorMap theta,
         residuals{{"a", HostTensor::zeros(DType::f32, {6, 50})}, {"b", HostTensor::zeros(DType::f32, {70})}};

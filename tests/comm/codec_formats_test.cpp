@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "base/set_numbers.h"
 #include "base/simd_level.h"
 #include "comm/codec.h"
 #include "comm/codecs/kernels/kernels.h"
@@ -255,22 +256,10 @@ TEST(CodecFormats, TheCodebookHoldsTheMeansOfTheBins) {
   EXPECT_NEAR(cut[0], 1e-3f, 12 * 0.05 / 256);
 }
 
-std::unique_ptr<Codec> topk(double density) {
-  struct Set final : FieldVisitor {
-    double density = 0;
-    void field(const FieldInfo&, double& value) override { value = density; }
-    void field(const FieldInfo&, bool&) override {}
-    void field(const FieldInfo&, std::int64_t&) override {}
-    void field(const FieldInfo&, std::string&) override {}
-    void field(const FieldInfo&, std::vector<double>&) override {}
-    void field(const FieldInfo&, std::vector<std::string>&) override {}
-    void group(const FieldInfo&, Settings&) override {}
-    void choice(const FieldInfo&, std::string&, const SettingsCatalog&, std::unique_ptr<Settings>&) override {
-    }
-  } set;
-  set.density = density;
+std::unique_ptr<Codec> topk(double density, int chunk = 65536, int value_bits = 32) {
   const auto settings = Registry<Codec>::builtin().make_settings("topk");
-  settings->fields(set);
+  set_numbers(*settings, {{"density", density}, {"chunk", chunk}, {"value_bits", value_bits}});
+  EXPECT_TRUE(settings->problems().empty());
   return Registry<Codec>::builtin().make("topk", *settings, {});
 }
 
@@ -312,6 +301,65 @@ TEST(CodecFormats, TopkRefusesPositionsThatAreOutsideOrOutOfOrder) {
     const std::uint16_t positions[] = {static_cast<std::uint16_t>(first), static_cast<std::uint16_t>(second)};
     std::memcpy(bytes.bytes.data(), positions, 4);
     EXPECT_FALSE(codec->decode(bytes.bytes, decoded).ok()) << first << " " << second;
+  }
+}
+
+/// SparseLoCo's choice: 64 of 4096 in 12 bits for the position and 2 for the value.
+TEST(CodecFormats, TopkOfTwoBitsTakesTheBitsThatThePaperCounts) {
+  const auto codec = topk(64.0 / 4096, 4096, 2);
+  EXPECT_EQ(codec->encoded_bytes(4096 * 1000), 16u + 1000u * 64u * 14u / 8u);
+  EXPECT_NEAR(8.0 * static_cast<double>(codec->encoded_bytes(1 << 24)) / (1 << 24), 0.21875, 1e-5);
+  EXPECT_EQ(codec->encoded_bytes(4096 + 100), 16u + 112u + 3u + 1u) << "two of a hundred";
+  EXPECT_EQ(codec->encoded_bytes(0), 0u);
+  EXPECT_EQ(topk(0.5, 3, 32)->encoded_bytes(7), 2u * (1u + 8u) + (1u + 4u)) << "positions of two bits";
+}
+
+TEST(CodecFormats, TopkOfTwoBitsSendsTheMeansOfFourGroups) {
+  // Sent are 1, -4, 3, -1, 2, -2, 7 and 4: their mean magnitude is 3.
+  const Values values{1, 0.1f, -4, 3, 0.2f, -1, -0.3f, 2, -2, 0.4f, 7, -0.5f, 4, 0.6f, 0, 0.7f};
+  const Values expected{2, 0, -4, 2, 0, -1.5f, 0, 2, -1.5f, 0, 5.5f, 0, 5.5f, 0, 0, 0};
+  EXPECT_EQ(round_trip(*topk(0.5, 16, 2), values), expected);
+  EXPECT_EQ(round_trip(*topk(1, 4, 2), Values{-5, 5, -5, 5, 5}), (Values{-5, 5, -5, 5, 5}));
+  using limits = std::numeric_limits<float>;
+  for (float bad : {limits::quiet_NaN(), limits::infinity(), -limits::infinity()}) {
+    Values spoilt = values;
+    spoilt[9] = bad;
+    EXPECT_FALSE(std::isfinite(round_trip(*topk(0.5, 16, 2), spoilt)[9]));
+  }
+}
+
+TEST(CodecFormats, TopkOfTwoBitsSendsTheSamePlacesAsWithFloats) {
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    const Values values = normal_values(1 + random.below(20000), seed);
+    const int chunk = 2 + static_cast<int>(random.below(5000));
+    const double density = 0.01 + 0.5 * random.uniform();
+    const Values coarse = round_trip(*topk(density, chunk, 2), values),
+                 fine = round_trip(*topk(density, chunk), values);
+    double error = 0, square = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      ASSERT_EQ(coarse[i] == 0, fine[i] == 0) << i;
+      ASSERT_GE(coarse[i] * fine[i], 0) << "signs are kept";
+      error += std::pow(static_cast<double>(coarse[i] - fine[i]), 2);
+      square += std::pow(static_cast<double>(fine[i]), 2);
+    }
+    if (values.size() > 1000) {
+      EXPECT_LT(error / square, 0.12);
+    }
+  }
+}
+
+TEST(CodecFormats, TopkOfTwoBitsNeverCrashesOnDamage) {
+  const auto codec = topk(0.3, 100, 2);
+  for (std::uint64_t seed = 0; seed < 500; ++seed) {
+    KeyedRandom random(seed);
+    const std::size_t count = 1 + random.below(600);
+    Buffer encoded = codec->encode(normal_values(count, seed));
+    encoded.bytes[random.below(encoded.bytes.size())] ^= static_cast<std::byte>(1 << random.below(8));
+    Values decoded(count);
+    (void)codec->decode(encoded.bytes, decoded);
+    EXPECT_FALSE(codec->decode(Bytes(encoded.bytes).first(encoded.bytes.size() - 1), decoded).ok());
   }
 }
 

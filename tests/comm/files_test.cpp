@@ -193,5 +193,21 @@ TEST(DirectoryLock, AnEpochIsNeverClaimedTwiceNorLostInAPowerCut) {
   EXPECT_FALSE(claim_next_epoch("/run", files).ok());
 }
 
+TEST(Files, AFileInThePlaceOfASpareHasItsOwnBytesAlone) {
+  const ScratchFolder scratch;
+  const Path spare = scratch.path() / "spare", path = scratch.path() / "file";
+  for (const std::string old : {"", "short", "longer than what comes after it"}) {
+    for (const Durability durability : {Durability::process, Durability::machine}) {
+      ASSERT_TRUE(atomic_write(spare, old, durability).ok());
+      const Bytes part = std::as_bytes(std::span(std::string_view("twelve bytes")));
+      ASSERT_TRUE(atomic_replace(spare, path, std::span(&part, 1), durability).ok());
+      const Result<Buffer> read = read_file(path);
+      ASSERT_TRUE(read.ok());
+      EXPECT_TRUE(std::ranges::equal(read->bytes, part));
+      EXPECT_EQ(list_folder(scratch.path())->size(), 1u);  // the spare is gone, and nothing is left over
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tessera

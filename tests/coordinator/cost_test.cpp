@@ -106,6 +106,8 @@ TEST(Cost, OfATinyModelByHand) {
     EXPECT_EQ(slot.bytes_down, 4 * 232);
   }
   EXPECT_EQ(report.total.bytes_up, 4 * 4 * 168);
+  settings.moments = [](const ParamSpec& spec) { return spec.name == "embedding" ? 2.0 : 1.0; };
+  EXPECT_EQ(report_of(model, "mlp", 2, 4, settings).slots[0].memory.moments, 4 * (2 * 40 + 64 + 64));
   EXPECT_EQ(report.diloco.step.weight_gradient, 16 * 2 * 232);
   EXPECT_EQ(report.diloco.memory.total(), 20 * 232);
   EXPECT_EQ(report.data_parallel.memory.total(), 16 * 232);

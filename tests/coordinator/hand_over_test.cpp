@@ -8,7 +8,12 @@
 namespace tessera {
 namespace {
 
-const HandOver settings{.moments = {"a", "b"}, .params = {"mlp.bias"}, .rows = {}, .is_due = {}};
+const HandOver settings{.moments = {"a", "b"},
+                        .params = {"mlp.bias"},
+                        .rows = {},
+                        .is_due = [](const std::string& moment, Version version) {
+                          return version.value % (moment == "a" ? 2 : 3) == 0;
+                        }};
 
 TensorMap moments(Rows rows, float value) {
   const std::vector<float> values(static_cast<std::size_t>(rows.count()), value);
@@ -22,15 +27,18 @@ TEST(HandOver, TheMeanIsOverThoseWhoBroughtARowAndOthersKeepWhatTheyHad) {
   TensorMap state = initial_moments(settings, small_specs());
   ASSERT_EQ(state.size(), 2u);
   state.at("moment.b/mlp.bias").as<float>()[7] = 5;
-  merge_moments(settings, {moments({0, 4}, 1), moments({2, 6}, 3)}, small_specs(), state);
+  merge_moments(settings, {6}, {moments({0, 4}, 1), moments({2, 6}, 3)}, small_specs(), state);
   EXPECT_EQ(floats(state.at("moment.a/mlp.bias")), (std::vector<float>{1, 1, 2, 2, 3, 3, 0, 0}));
   EXPECT_EQ(floats(state.at("moment.b/mlp.bias")), (std::vector<float>{1, 1, 2, 2, 3, 3, 0, 5}));
+  merge_moments(settings, {4}, {moments({0, 8}, 9)}, small_specs(), state);
+  EXPECT_EQ(floats(state.at("moment.a/mlp.bias")), std::vector<float>(8, 9));
+  EXPECT_EQ(state.at("moment.b/mlp.bias").as<float>()[7], 5) << "not due with version 4";
 }
 
 TEST(HandOver, AContributionBringsExactlyTheMomentsOfItsRows) {
-  const RowSet rows{{"mlp.bias", {{2, 6}}}};
+  const std::map<std::string, RowSet> rows{{"a", {{"mlp.bias", {{2, 6}}}}}, {"b", {{"mlp.bias", {{2, 6}}}}}};
   const auto refusal = [&](const TensorMap& tensors) {
-    const Status status = validate_moments(settings, tensors, rows, small_specs());
+    const Status status = validate_moments(tensors, rows, small_specs());
     return status.ok() ? std::string() : status.error().message;
   };
   EXPECT_EQ(refusal(moments({2, 6}, 1)), "");
@@ -42,7 +50,8 @@ TEST(HandOver, AContributionBringsExactlyTheMomentsOfItsRows) {
   TensorMap spoilt = moments({2, 6}, 1);
   spoilt.begin()->second.as<float>()[1] = std::numeric_limits<float>::infinity();
   EXPECT_NE(refusal(spoilt).find("is not finite"), std::string::npos);
-  EXPECT_TRUE(validate_moments(settings, {}, {}, small_specs()).ok()) << "in rounds that hand nothing over";
+  EXPECT_TRUE(validate_moments({}, {{"a", {}}, {"b", {}}}, small_specs()).ok()) << "in rounds without any";
+  EXPECT_FALSE(validate_moments(moments({2, 6}, 1), {{"a", rows.at("a")}, {"b", {}}}, small_specs()).ok());
 }
 
 TEST(HandOver, WhatIsHandedOverIsWhatChangesOwners) {

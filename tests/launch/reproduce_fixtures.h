@@ -170,6 +170,8 @@ class FakeRunner final : public UnitRunner {
     result.final_loss = loss;
     result.tokens = job.resolved.tokens();
     result.flops = job.resolved.flops();
+    result.bytes_up = static_cast<double>(job.resolved.rounds) * job.resolved.cost.total.bytes_up;
+    result.bytes_down = static_cast<double>(job.resolved.rounds) * job.resolved.cost.total.bytes_down;
     result.wall_seconds = 20;
     result.cpu_seconds = 10;
     result.compute_seconds = 10;

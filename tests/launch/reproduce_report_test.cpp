@@ -37,6 +37,18 @@ text = "half of the gap"
 kind = "gap"
 arm = "cut"
 than = "parallel"
+[claims.ten_times]
+text = "a tenth of the bytes"
+kind = "bytes"
+factor = 10
+arm = "cut"
+against = "parallel"
+[claims.twelve_times]
+text = "a twelfth of the bytes"
+kind = "bytes"
+factor = 12
+arm = "cut"
+against = "parallel"
 )";
 
 class ReportTest : public ::testing::Test {
@@ -100,6 +112,10 @@ TEST_F(ReportTest, VerdictsComeFromPairedDifferences) {
   // quarter.
   EXPECT_NEAR(found["flops"].interval.mean, (1.01 / 1.15 + 2.022 / 2.15 + 3.027 / 3.15) / 3 - 1, 1e-12);
   EXPECT_EQ(found["flops"].verdict, Verdict::undecided) << "three values between -12 and -4 %";
+  // "parallel" merges ten times as often, and each merge moves as much.
+  EXPECT_EQ(found["ten_times"].verdict, Verdict::holds);
+  EXPECT_NEAR(found["twelve_times"].interval.mean, 0.2, 1e-12);
+  EXPECT_EQ(found["twelve_times"].verdict, Verdict::fails);
 }
 
 TEST_F(ReportTest, NoisyOrMissingSeedsLeaveAClaimUndecided) {
@@ -221,6 +237,19 @@ TEST_F(MeasureTest, RowsBecomeACurve) {
   EXPECT_EQ(result->compute_seconds, 8 * 4 * 0.5);
   EXPECT_EQ(result->state_hash, "h8");
   EXPECT_EQ(measure_run(job(), true, scratch_.path() + "/metrics.jsonl")->bytes_up, 0) << "alone";
+}
+
+TEST_F(MeasureTest, StepsAfterTheLastContributionDoNotCount) {
+  UnitJob late = job();
+  late.resolved.tail_steps = 2;  // of 80
+  std::string rows;
+  for (int round = 1; round <= 8; ++round)
+    rows += replaced(row(round, 3, ""), "2560", round == 1 ? "2048" : "2560");
+  scratch_.write("metrics.jsonl", rows);
+  const Result<UnitResult> result = measure_run(late, false, scratch_.path() + "/metrics.jsonl");
+  ASSERT_TRUE(result.ok()) << result.error().message;
+  EXPECT_EQ(result->tokens, 20480 - 2 * 4 * 64);
+  EXPECT_FALSE(measure_run(job(), false, scratch_.path() + "/metrics.jsonl").ok()) << "no tail expected";
 }
 
 TEST_F(MeasureTest, RefusesRunsThatAreNotWhole) {

@@ -37,6 +37,24 @@ bool is_adapted(const Trainee& model, const std::string& name) {
   return model.params.all().contains(name + "_adapter_a");
 }
 
+// What stands between two layers, to an optimizer: the blocks' matrices, and nothing of tables, head, gains
+// and adapters.
+TEST(Adapter, HiddenMatricesAreTheBlocksOwn) {
+  Json untied = settings(3, "mlp+heads");
+  untied["tied"] = false;
+  const auto family = make_plugin<Family>("gpt", untied, {.vocab = 40});
+  std::set<std::string> hidden, expected;
+  for (const ParamSpec& spec : family->specs()) {
+    if (is_hidden_matrix(spec)) hidden.insert(spec.name);
+  }
+  for (const std::string block : {"blocks.0.", "blocks.1."}) {
+    for (const char* name :
+         {"attention.q", "attention.k", "attention.v", "attention.o", "mlp.up", "mlp.gate", "mlp.down"})
+      expected.insert(block + name);
+  }
+  EXPECT_EQ(hidden, expected);
+}
+
 TEST(Adapter, WithBZeroTheLogitsAreExactlyThoseWithoutAdapters) {
   for (const char* targets : {"mlp", "heads", "mlp+heads"}) {
     const Trainee plain = make(0), adapted = make(3, targets);

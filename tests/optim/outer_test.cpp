@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "base/set_numbers.h"
 
 namespace tessera {
 namespace {
@@ -160,6 +161,98 @@ TEST(LocalSgd, RefusesWhatAMeanHasNoUseFor) {
   EXPECT_THAT(problems({.lr = std::numeric_limits<double>::quiet_NaN()}), IsEmpty());
   EXPECT_THAT(problems({.lr = 0.7}), ElementsAre(HasSubstr("outer.lr")));
   EXPECT_THAT(make_method("local_sgd", {.specs = two_specs()})->state_names(), IsEmpty());
+}
+
+TEST(SparseLoco, SaysHowItEncodesAndRefusesAnOuterOptimizer) {
+  const auto problems = [](OuterMethod::Context context) {
+    return make_method("sparseloco", context)->problems();
+  };
+  EXPECT_THAT(problems({.lr = 0.65, .restart_every = 0}), IsEmpty());
+  EXPECT_THAT(problems({.rule = "adam"}), ElementsAre(HasSubstr("outer.rule")));
+  EXPECT_THAT(problems({.weight_decay = 0.1}), ElementsAre(HasSubstr("outer.weight_decay")));
+  EXPECT_THAT(problems({.keeps_fast = true}), ElementsAre(HasSubstr("owner_view")));
+  const Encoding encoding = *make_method("sparseloco", {})->encoding();
+  EXPECT_EQ(encoding.codec, "topk");
+  EXPECT_EQ(encoding.feedback, 0.95);
+  EXPECT_EQ(encoding.settings.at("density") * encoding.settings.at("chunk"), 64);
+  std::vector<float> theta{1}, cut{1};
+  const std::vector<double> delta{0.5};
+  const std::vector<Update> updates{{.theta = theta, .delta = delta},
+                                    {.theta = cut, .delta = delta, .cut = true}};
+  const double automatic = std::numeric_limits<double>::quiet_NaN();
+  make_method("sparseloco", {.lr = automatic, .cut = OuterStep{automatic, 0.5}})->apply(1, updates);
+  EXPECT_EQ(theta[0], 0.5f) << "alpha is 1 unless it is set";
+  EXPECT_EQ(cut[0], 0.5f);
+  make_method("sparseloco", {.lr = 0.5, .cut = OuterStep{automatic, 0.5}})->apply(2, updates);
+  EXPECT_EQ(cut[0], 0.25f) << "of what is cut too";
+  EXPECT_THAT(make_method("sparseloco", {.specs = two_specs()})->state_names(), IsEmpty());
+}
+
+TEST(DesLoc, MomentsHavePeriodsByTheirOrderAndNeedOwnersThatStay) {
+  const auto method = make_method("des_loc", {.specs = two_specs(), .lr = 1});
+  EXPECT_EQ(method->merges_per_moment("exp_avg"), 3);
+  EXPECT_EQ(method->merges_per_moment("momentum"), 3);
+  EXPECT_EQ(method->merges_per_moment("exp_avg_sq"), 6);
+  EXPECT_EQ(make_method("diloco", {})->merges_per_moment("exp_avg"), 0);
+  EXPECT_THAT(method->problems(), IsEmpty());
+  EXPECT_THAT(make_method("des_loc", {.lr = 1, .rotates = true})->problems(),
+              ElementsAre(HasSubstr("rotate_every")));
+  EXPECT_THAT(make_method("des_loc", {.lr = 0.7})->problems(), ElementsAre(HasSubstr("outer.lr")));
+}
+
+std::unique_ptr<OuterMethod> make_sparta(double share, int diloco_every, OuterMethod::Context context) {
+  const auto settings = Registry<OuterMethod>::builtin().make_settings("sparta");
+  set_numbers(*settings, {{"share", share}, {"diloco_every", diloco_every}});
+  return Registry<OuterMethod>::builtin().make("sparta", *settings, context);
+}
+
+/// Positions of a row range are those of the whole that lie in it; each merge draws one of every stretch, and
+/// over many merges every coordinate equally often.
+TEST(Sparta, DrawsTheSameCoordinatesForAllAndEachEquallyOften) {
+  const ParamSpec spec{"w", {100, 10}}, other{"v", {100, 10}};
+  const auto method = make_sparta(0.02, 0, {.lr = 1, .seed = 5});
+  EXPECT_EQ(method->share(), 0.02);
+  std::vector<int> drawn(1000);
+  for (std::int64_t version = 1; version <= 5000; ++version) {
+    const Positions all = *method->coordinates(version, spec, {0, 100});
+    ASSERT_EQ(all.size(), 20u);
+    for (std::size_t i = 0; i < all.size(); ++i) {
+      ASSERT_EQ(all[i] / 50, static_cast<std::int64_t>(i));
+      ++drawn[static_cast<std::size_t>(all[i])];
+    }
+    if (version > 50) continue;
+    EXPECT_EQ(all, *method->coordinates(version, spec, {0, 100}));
+    EXPECT_NE(all, *method->coordinates(version + 1, spec, {0, 100}));
+    EXPECT_NE(all, *method->coordinates(version, other, {0, 100}));
+    EXPECT_NE(all, *make_sparta(0.02, 0, {.lr = 1, .seed = 6})->coordinates(version, spec, {0, 100}));
+    Positions joined;
+    for (const Rows rows : {Rows{0, 13}, Rows{13, 14}, Rows{14, 100}}) {
+      const Positions part = *method->coordinates(version, spec, rows);
+      for (std::int64_t i : part) joined.push_back(i + 10 * rows.begin);
+    }
+    EXPECT_EQ(joined, all);
+  }
+  for (int count : drawn) EXPECT_NEAR(count, 100, 5 * 10) << "5000 merges, one in fifty";
+}
+
+TEST(Sparta, TakesEverythingWhereDiLoCoIsDueAndKnowsItsShare) {
+  const ParamSpec spec{"w", {100, 10}}, buffer{"b", {4}, Role::buffer};
+  const auto method = make_sparta(0.01, 4, {.lr = 0.5});
+  EXPECT_DOUBLE_EQ(method->share(), 0.25 + 0.75 * 0.01);
+  for (std::int64_t version = 0; version < 9; ++version) {
+    EXPECT_EQ(method->coordinates(version, spec, {0, 100}).has_value(), version % 4 != 0);
+    EXPECT_FALSE(method->coordinates(version, buffer, {0, 4}).has_value());
+  }
+  EXPECT_EQ(make_sparta(1, 0, {})->share(), 1);
+  const auto problems = [](int diloco_every, OuterMethod::Context context) {
+    return make_sparta(0.01, diloco_every, context)->problems();
+  };
+  const double automatic = std::numeric_limits<double>::quiet_NaN();
+  EXPECT_THAT(problems(0, {.lr = automatic}), IsEmpty());
+  EXPECT_THAT(problems(0, {.lr = 0.5}), ElementsAre(HasSubstr("outer.lr")));
+  EXPECT_THAT(problems(4, {.lr = automatic}), ElementsAre(HasSubstr("give it a number")));
+  EXPECT_THAT(problems(4, {.lr = 0.5, .rotates = true}), ElementsAre(HasSubstr("rotate_every")));
+  EXPECT_THAT(problems(4, {.lr = 0.5, .keeps_fast = true}), ElementsAre(HasSubstr("owner_view")));
 }
 
 TEST(OuterMethods, AreRegisteredUnderTheirFilesNames) {

@@ -5,6 +5,7 @@ twice. Run it in the environment of make_venv.sh; CI compares the stored vectors
 the xxh3-128 of this file, and a test fails when this file changed without remaking them.
 """
 
+import contextlib
 import json
 import pathlib
 
@@ -182,8 +183,27 @@ OPTIMIZERS = {
         "adamw", dict(lr=0.01, betas=[0.9, 0.999], weight_decay=0.1),
         torch.optim.AdamW, dict(lr=0.01, betas=(0.9, 0.999), weight_decay=0.1),
     ),
+    "muon": (
+        "muon", dict(lr=0.02, momentum=0.9, nesterov=True, scale="original", weight_decay=0.1),
+        torch.optim.Muon, dict(lr=0.02, momentum=0.9, nesterov=True, adjust_lr_fn="original", weight_decay=0.1),
+    ),
+    "muon_plain": (
+        "muon", dict(lr=0.02, momentum=0.8, nesterov=False, scale="match_rms", rounds=4, weight_decay=0.0),
+        torch.optim.Muon,
+        dict(lr=0.02, momentum=0.8, nesterov=False, adjust_lr_fn="match_rms_adamw", ns_steps=4, weight_decay=0.0),
+    ),
 }
 STEPS = 6
+
+
+@contextlib.contextmanager
+def without_rounding():
+    """torch.optim.Muon orthogonalizes in bfloat16; ours stays in the weights' own precision."""
+    rounding, torch.Tensor.bfloat16 = torch.Tensor.bfloat16, lambda tensor: tensor.clone()
+    try:
+        yield
+    finally:
+        torch.Tensor.bfloat16 = rounding
 
 
 def optimizer_vectors(name, tensors):
@@ -195,7 +215,8 @@ def optimizer_vectors(name, tensors):
     for step in range(STEPS):
         value.grad = torch.zeros_like(value) if step == 3 else torch.randn_like(value) * 10.0 ** (-step)
         gradients.append(value.grad.clone())
-        optimizer.step()
+        with without_rounding():
+            optimizer.step()
         values.append(value.detach().clone())
     tensors[f"{name}/gradients"], tensors[f"{name}/values"] = torch.stack(gradients), torch.stack(values)
 

@@ -18,6 +18,8 @@ const char* name_of(Method method) {
       return "streaming_drop";
     case Method::eager:
       return "eager";
+    case Method::sparta:
+      return "sparta";
     case Method::decoupled:
       return "decoupled";
   }
@@ -102,6 +104,7 @@ CoordinatorSettings World::make_settings() const {
 
 /// DiLoCo: push after every third step, adopt before the next. Streaming: two fragments, push after steps
 /// 4, 8... and 2, 6..., adopt one step later. Eager: push after every third step, adopt before the same one.
+/// Sparta: push after every step, adopt (a part) before the next.
 WorkPlan World::make_plan() const {
   WorkPlan plan;
   plan.fragments = static_cast<std::int32_t>(fragments());
@@ -120,6 +123,14 @@ WorkPlan World::make_plan() const {
           duties.push.push_back(FragmentId{f});
         if ((step - 1 - offset) % 4 == 0 && step > 1) duties.adopt.push_back(FragmentId{f});
       }
+      return duties;
+    };
+  } else if (scenario_.method == Method::sparta) {
+    plan.step_at = [](const std::vector<Version>& heads) { return heads[0].value; };
+    plan.duties = [](std::int64_t step) {
+      Duties duties;
+      if (step > 0) duties.adopt.push_back(FragmentId{0});
+      duties.push.push_back(FragmentId{0});
       return duties;
     };
   } else {

@@ -15,7 +15,7 @@
 
 namespace tessera::sim {
 
-enum class Method { diloco, rotating, streaming, async, drop, streaming_drop, eager, decoupled };
+enum class Method { diloco, rotating, streaming, async, drop, streaming_drop, eager, sparta, decoupled };
 /// In which merges close without the late ones.
 inline bool is_drop(Method method) {
   return method == Method::drop || method == Method::streaming_drop || method == Method::decoupled;
@@ -23,11 +23,11 @@ inline bool is_drop(Method method) {
 /// Nothing that happens may change a bit.
 inline bool is_exact(Method method) {
   return method == Method::diloco || method == Method::rotating || method == Method::streaming ||
-         method == Method::eager;
+         method == Method::eager || method == Method::sparta;
 }
 inline constexpr Method all_methods[] = {Method::diloco, Method::rotating, Method::streaming,
                                          Method::async,  Method::drop,     Method::streaming_drop,
-                                         Method::eager,  Method::decoupled};
+                                         Method::eager,  Method::sparta,   Method::decoupled};
 const char* name_of(Method method);
 inline void PrintTo(Method method, std::ostream* out) {
   *out << name_of(method);

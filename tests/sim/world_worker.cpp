@@ -77,7 +77,13 @@ void World::perform(const Worker& w, WorkerActions actions, const std::string& c
       auto theta = w->fetched.find(adopt->head.parameters.digest);
       if (theta == w->fetched.end()) return invariants_.fail("a worker adopts what it did not fetch");
       ToySlot& slot = w->slots[adopt->slot];
-      slot.replica[adopt->head.fragment.value] = slot.start[adopt->head.fragment.value] = theta->second;
+      Coordinates& replica = slot.replica[adopt->head.fragment.value];
+      const Coordinates before = std::exchange(replica, theta->second);
+      slot.start[adopt->head.fragment.value] = theta->second;
+      if (scenario_.method == Method::sparta && !before.empty()) {  // keeps its own of what is not drawn
+        const std::size_t kept = adopt->head.version.value % 2 == 0 ? slot.coordinate : replica.size() - 1;
+        replica[kept] = before[kept];
+      }
       slot.coordinate = settings_.owned(adopt->slot, adopt->head.version).at("w").front().begin;
       invariants_.adopted(adopt->head, theta->second);
     } else if (const auto* release = std::get_if<act::Release>(&action)) {

@@ -30,6 +30,16 @@ class Link(RunTest):
         # The slower worker's half of the uploads and one version, and no less than four latencies.
         self.assertGreater(self.run_seconds(run), 8 * (up / 2 + down / 2) / 5e6 * 0.5 + 0.04)
 
+    def test_nor_does_it_in_other_methods(self):
+        for name, settings in (("sparseloco", []), ("des_loc", []), ("streaming", ["outer.tau=1"]),
+                               ("sparta", ["sync.steps=1", "outer.share=0.1", "rounds=8"])):
+            with self.subTest(name):
+                settings = [flag for setting in ["outer.name=" + name, *settings] for flag in ("--set", setting)]
+                run = self.path(name)
+                self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--set", "net.bandwidth=[20,5]",
+                                 "--set", "net.latency=[10]", *settings)
+                self.assertEqual(self.hashes(run), self.reference(*settings, run=name + "-reference"))
+
     def timed(self, name, namespaces, *link):
         """A round's seconds of a coordinator in one network namespace and a worker in the other."""
         run = self.path(name)

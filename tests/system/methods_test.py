@@ -1,4 +1,5 @@
 """Methods as a user runs them: all modes alike, killed roles change no bit, and a run can be resumed."""
+import json
 import unittest
 
 from harness import RunTest
@@ -33,6 +34,38 @@ class Methods(RunTest):
             with self.subTest(settings):
                 self.alike(*settings, number=str(number))
 
+    def test_sparseloco_des_loc_and_sparta_train_in_both_modes_alike_with_the_bytes_that_plan_says(self):
+        sparta = ["outer.name=sparta", "sync.steps=1", "outer.share=0.1", "rounds=12"]
+        headers = None  # of local_sgd: others differ by the digits of sizes, and headers are filled up to 64 bytes
+        for number, settings in enumerate((["outer.name=local_sgd"], ["outer.name=sparseloco", "outer.density=0.1"], ["outer.name=des_loc"],
+                                           sparta, sparta + ["outer.diloco_every=4", "outer.lr=0.7", "outer.cut_lr=0.5"])):
+            with self.subTest(settings):
+                settings = settings + ["model.width=64", "workers=3"]
+                rows = self.alike(*settings, number=str(number))
+                plan = json.loads(self.run_tessera("plan", self.recipe, "--json", *flags(settings)).stdout)
+                predicted = sum(slot["bytes_up"] for slot in plan["slots"])
+                over = sum(row["bytes_up"] for row in rows) / len(rows) - predicted
+                headers = headers or over
+                # A moment has a header per piece too, and by default travels with half of the merges.
+                allowed = headers * (1.5 if "outer.name=des_loc" in settings else 1)
+                self.assertLessEqual(abs(over - allowed), 0.001 * predicted + 4 * 128, settings)
+
+    def test_what_their_slots_keep_survives_killed_roles_and_a_resume(self):
+        for name, settings in (("sparseloco", ["outer.density=0.1"]), ("des_loc", ["outer.first_every=1", "outer.second_every=2"]),
+                               ("sparta", ["sync.steps=1", "outer.share=0.1", "outer.diloco_every=5", "outer.lr=0.7", "outer.cut_lr=0.5"])):
+            with self.subTest(name):
+                settings = flags(["outer.name=" + name, "schedule.horizon=160"] + settings)
+                reference = self.reference("--rounds", "20", *settings, run=name + "-reference")
+                run = self.path(name)
+                train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", "14", *settings)
+                for after, role in ((3, "worker"), (8, "coordinator")):
+                    self.await_rounds(run, after, train)
+                    self.kill(self.role_pids(run, role)[0])
+                self.finish(train, run)
+                self.run_tessera("debug", self.recipe, "--out", run, "--quiet", "--resume", "--rounds", "20", *settings)
+                self.assertEqual(self.hashes(run), reference)
+                self.assertNotIn("makes other parameters", self.logs(run))
+
     def test_streaming_survives_killed_roles_and_a_resume(self):
         settings = flags(STREAMING + ["sync.steps=8", "schedule.horizon=160"])
         reference = self.reference("--rounds", "20", *settings)
@@ -58,6 +91,10 @@ class Methods(RunTest):
         for settings, reason in ((eager + ["partial.average=slots"], "share of a mean"),
                                  (eager + ["partial.replicas=2"], "share of a mean"),
                                  (["outer.name=local_sgd", "outer.rule=adam"], "takes the mean as it is"),
+                                 (["outer.name=sparseloco", "codec.up=int8"], "says itself how contributions are encoded"),
+                                 (["outer.name=sparta", "codec.down=int8"], "few values travel"),
+                                 (["outer.name=des_loc", "inner.name=sgd"], "keeps no moments"),
+                                 (eager + ["codec.up=int8"], "do not start from the version"),
                                  (["outer.name=streaming", "outer.fragments=1000000000000"], "outer.fragments")):
             refused = self.run_tessera("plan", self.recipe, code=2, *flags(settings))
             self.assertIn(reason, refused.stderr)

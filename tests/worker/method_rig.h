@@ -8,6 +8,7 @@
 
 #include <fstream>
 
+#include "base/set_numbers.h"
 #include "comm/transport/inproc_endpoint.h"
 #include "coordinator/coordinator.h"
 #include "tests/comm/scratch_folder.h"
@@ -98,8 +99,15 @@ struct MethodRun {
   std::function<RowSet(SlotId)> owned;  ///< default: everything
   std::set<std::string> cut;
   bool keeps_fast = false, fast_for_all = false;
+  std::vector<std::string> moments;  ///< of the inner optimizer
+  Wire up{}, down{};
   std::int32_t quorum = 0;
-  Wire up{};
+
+  RowSet everything() const {
+    RowSet all;
+    for (const ParamSpec& spec : specs) add_rows(all, spec.name, {0, spec.rows()});
+    return all;
+  }
 };
 
 class MethodRig {
@@ -108,11 +116,7 @@ class MethodRig {
     prepare_numerics(1);
     run_.context.specs = run_.specs;
     run_.context.slots = run_.slots;
-    if (!run_.owned) {
-      RowSet all;
-      for (const ParamSpec& spec : run_.specs) add_rows(all, spec.name, {0, spec.rows()});
-      run_.owned = [all](SlotId) { return all; };
-    }
+    if (!run_.owned) run_.owned = [all = run_.everything()](SlotId) { return all; };
     method_ = make_plugin<OuterMethod>(run_.method, run_.settings, run_.context);
     EXPECT_EQ(method_->problems(), std::vector<std::string>{});
     open();
@@ -141,8 +145,10 @@ class MethodRig {
     parts.store.run = folder_.path();
     parts.specs = run_.specs;
     parts.method = method_;
-    parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast, .brings_changes = run_.up.rounds()};
-    parts.up = run_.up;
+    parts.up = up();
+    parts.down = run_.down;
+    parts.merge = {.cut = run_.cut, .keeps_fast = run_.keeps_fast, .brings_changes = parts.up.rounds()};
+    parts.hand_over = moments();
     for (const ParamSpec& spec : run_.specs) {
       HostTensor ones = HostTensor::zeros(DType::f32, spec.shape);
       std::ranges::fill(ones.as<float>(), 1.0f);
@@ -255,6 +261,30 @@ class MethodRig {
     std::unique_ptr<Worker> worker;
   };
 
+  /// As launch/assemble.cpp puts them together from a recipe.
+  Wire up() const {
+    const std::optional<Encoding> own = method_->encoding();
+    if (!own) return run_.up;
+    const auto settings = Registry<Codec>::builtin().make_settings(own->codec);
+    set_numbers(*settings, own->settings);
+    return {Registry<Codec>::builtin().make(own->codec, *settings, {}), own->feedback};
+  }
+  HandOver moments() const {
+    HandOver averaged;
+    for (const std::string& moment : run_.moments) {
+      if (method_->merges_per_moment(moment) > 0) averaged.moments.push_back(moment);
+    }
+    for (const ParamSpec& spec : run_.specs) averaged.params.push_back(spec.name);
+    averaged.is_due = [method = method_](const std::string& moment, Version version) {
+      return version.value % method->merges_per_moment(moment) == 0;
+    };
+    averaged.rows = [is_due = averaged.is_due, owned = run_.owned](const std::string& moment, SlotId slot,
+                                                                   Version version) {
+      return is_due(moment, {version.value + 1}) ? owned(slot) : RowSet();
+    };
+    return averaged;
+  }
+
   std::string slots_folder() const { return (folder_.path() / "slots").string(); }
   Result<std::unique_ptr<WorkerParts>> parts() const {
     auto parts = std::make_unique<WorkerParts>();
@@ -270,8 +300,11 @@ class MethodRig {
     parts->owned = [owned = run_.owned](SlotId slot, Version) { return owned(slot); };
     parts->trainer = {.seed = 5, .batch = 1, .clip = {.mode = ClipSettings::Mode::off}};
     parts->cut = {.params = run_.cut, .keeps_fast = run_.keeps_fast};
-    parts->up = run_.up;
     parts->fast_for_all = run_.fast_for_all;
+    parts->up = up();
+    parts->down = run_.down;
+    parts->moments = moments().moments;
+    parts->brings_moments = moments().rows;
     parts->rounds = Version{run_.rounds};
     return parts;
   }

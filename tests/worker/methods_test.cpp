@@ -46,12 +46,33 @@ MethodRun eager(double momentum) {
           .context = {.steps = 3, .lr = 0.5, .momentum = momentum, .cut = OuterStep{0.25, 0.5}}};
 }
 
+MethodRun sparseloco() {
+  return {.method = "sparseloco", .settings = {{"density", 0.25}}, .context = {.steps = 3, .lr = 1}};
+}
+
+MethodRun des_loc(int first_every, int second_every) {
+  return {.method = "des_loc",
+          .settings = {{"first_every", first_every}, {"second_every", second_every}},
+          .context = {.steps = 3, .lr = 1},
+          .moments = {"exp_avg", "exp_avg_sq"}};
+}
+
+MethodRun sparta(double share, int diloco_every, double lr = 1) {
+  return {.method = "sparta",
+          .settings = {{"share", share}, {"diloco_every", diloco_every}},
+          .context = {.steps = 1, .lr = lr, .momentum = 0.5, .seed = 3}};
+}
+
 const Case cases[] = {
     {"diloco", cut_run({.context = {.steps = 3, .lr = 0.5}})},
     {"diloco_adam",
      cut_run({.context = {.steps = 3, .rule = "adam", .lr = 0.1, .weight_decay = 0.1, .restart_every = 2}})},
     {"local_sgd", cut_run({.method = "local_sgd", .context = {.steps = 3, .lr = 1}})},
     {"eager", cut_run(eager(0.5))},
+    {"sparseloco", cut_run(sparseloco())},
+    {"des_loc", cut_run(des_loc(1, 2))},
+    {"sparta", cut_run(sparta(0.3, 0))},
+    {"sparta_and_diloco", cut_run(sparta(0.3, 3, 0.5))},
     {"streaming", cut_run(streaming(2, 0, 0))},
     {"streaming_overlapped", cut_run(streaming(3, 1, 0))},
     {"streaming_mixed", cut_run(streaming(2, 2, 0.25))},
@@ -63,13 +84,13 @@ class Methods : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Methods, NeitherWorkersNorDeathsChangeABit) {
   MethodRun run = GetParam().run;
-  run.rounds = 5;
+  run.rounds = run.context.steps == 1 ? 15 : 5;  // long enough to die in
   std::vector<std::string> undisturbed;
   {
     MethodRig rig(run);
     ASSERT_TRUE(rig.finish());
     undisturbed = rig.story();
-    ASSERT_EQ(undisturbed.size(), 5 * rig.method().fragments().size());
+    ASSERT_EQ(undisturbed.size(), static_cast<std::size_t>(run.rounds) * rig.method().fragments().size());
   }
   run.workers = 2;
   int died = 0;

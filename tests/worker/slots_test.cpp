@@ -259,7 +259,8 @@ TEST_F(Slots, HandedMomentsGoOnAsIfTheRowsHadAlwaysBeenThere) {
   RowSet moving;
   for (const char* param : {"blocks.0.mlp.up", "blocks.0.mlp.up_bias", "blocks.0.mlp.down"})
     moving[param] = {{0, 12}};
-  const TensorMap handed = giver.moments_of(moving, family_->specs());
+  TensorMap handed = giver.moments_of("exp_avg", moving, family_->specs());
+  handed.merge(giver.moments_of("exp_avg_sq", moving, family_->specs()));
   ASSERT_EQ(handed.size(), 6u);
   const auto own = moments_by_row(taker, "blocks.0.mlp.up"), given = moments_by_row(giver, "blocks.0.mlp.up");
   replica_.rest(taker);

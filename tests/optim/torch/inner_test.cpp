@@ -27,8 +27,11 @@ TEST(InnerOptimizer, TrajectoriesEqualPyTorch) {
       if (operators) dynamic_cast<MomentOptimizer&>(*optimizer).use_operators();
       const at::Tensor value = values[0].to(type, false, /*copy=*/true);
       for (std::int64_t i = 0; i < gradients.size(0); ++i) {
-        optimizer->step({{"p", value, gradients[i].to(type)}}, optimizer->base_lr(), i + 1);
-        EXPECT_LT(relative_error(value, values[i + 1]), type == at::kDouble ? 1e-14 : 1e-6)
+        optimizer->step({{.name = "p", .value = value, .gradient = gradients[i].to(type), .hidden = true}},
+                        optimizer->base_lr(), i + 1);
+        // Newton and Schulz find no fixed point but a range: they let differences of rounding grow.
+        const double slack = kind == "muon" ? 100 : 1;
+        EXPECT_LT(relative_error(value, values[i + 1]), slack * (type == at::kDouble ? 1e-14 : 1e-6))
             << "step " << i + 1;
       }
     }
@@ -42,7 +45,9 @@ struct Pieces {
   std::vector<Piece> at_step(std::int64_t step) const {
     const auto slope = [step](const at::Tensor& value) { return value.sin().mul(static_cast<double>(step)); };
     const at::Tensor a = whole.narrow(0, 0, 2), b = whole.narrow(0, 3, 3);
-    return {{"w[0:2]", a, slope(a)}, {"w[3:6]", b, slope(b)}, {"gain", gain, slope(gain), false}};
+    return {{.name = "w[0:2]", .value = a, .gradient = slope(a), .hidden = true},
+            {.name = "w[3:6]", .value = b, .gradient = slope(b), .hidden = true},
+            {.name = "gain", .value = gain, .gradient = slope(gain), .decay = false}};
   }
 };
 
@@ -73,15 +78,17 @@ TEST(InnerOptimizerContract, StateIsNamedByPieceAndAsLargeAsDeclared) {
     const auto given = pieces.at_step(1);
     const at::Tensor gap = pieces.whole[2].clone();
     optimizer->step(given, 0.01, 1);
-    std::int64_t state = 0, trained = 0;
+    std::int64_t state = 0;
+    double declared = 0;
     for (const auto& [name, tensor] : optimizer->state()) {
       state += tensor.numel();
       const std::string piece = name.substr(0, name.find('/'));
       EXPECT_TRUE(std::any_of(given.begin(), given.end(), [&](const Piece& p) { return p.name == piece; }))
           << name;
     }
-    for (const Piece& piece : given) trained += piece.value.numel();
-    EXPECT_EQ(static_cast<double>(state), optimizer->moments_per_parameter() * static_cast<double>(trained));
+    for (const Piece& piece : given)
+      declared += optimizer->moments_per_parameter(piece.hidden) * static_cast<double>(piece.value.numel());
+    EXPECT_EQ(static_cast<double>(state), declared);
     EXPECT_TRUE(same_bits(gap, pieces.whole[2])) << "a row between the pieces moved";
   });
 }

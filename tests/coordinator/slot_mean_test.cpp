@@ -1,0 +1,133 @@
+// The mean over slots against plain loops in the order that is promised: equal bits for all shapes, cuts and
+// numbers of threads.
+#include "coordinator/slot_mean.h"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+
+#include "base/parallel.h"
+#include "base/random.h"
+#include "coordinator/kernels/kernels.h"
+
+namespace tessera {
+namespace {
+
+struct Case {
+  ParamSpec spec;
+  std::vector<float> start;
+  std::vector<std::vector<float>> values;  ///< whole, per slot
+  std::vector<std::vector<Rows>> brought;  ///< per slot
+  std::int32_t average_over = 0;
+
+  std::vector<std::vector<BroughtRows>> pieces() const {
+    std::vector<std::vector<BroughtRows>> pieces;
+    for (std::size_t k = 0; k < brought.size(); ++k) {
+      auto& slot = pieces.emplace_back();
+      for (const Rows& rows : brought[k]) {
+        const auto width = static_cast<std::size_t>(spec.row_size());
+        slot.push_back({rows, std::span(values[k]).subspan(static_cast<std::size_t>(rows.begin) * width,
+                                                           static_cast<std::size_t>(rows.count()) * width)});
+      }
+    }
+    return pieces;
+  }
+};
+
+Case random_case(KeyedRandom& random, std::int64_t rows, std::int64_t width) {
+  Case made;
+  made.spec.name = "w";
+  made.spec.shape = {rows, width};
+  const auto draw = [&] {
+    const double magnitude = std::exp2(static_cast<double>(random.below(60)) - 30);
+    return static_cast<float>(random.chance(0.02) ? -0.0 : random.normal() * magnitude);
+  };
+  const auto size = static_cast<std::size_t>(rows * width);
+  if (random.chance(0.8)) {
+    for (std::size_t i = 0; i < size; ++i) made.start.push_back(draw());
+  }
+  if (random.chance(0.3)) made.average_over = 6;
+  for (std::uint64_t k = 0; k < 1 + random.below(5); ++k) {
+    auto& values = made.values.emplace_back();
+    for (std::size_t i = 0; i < size; ++i) values.push_back(draw());
+    auto& ranges = made.brought.emplace_back();
+    for (std::int64_t begin = 0; begin < rows;) {
+      const auto length = 1 + static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(rows)));
+      const std::int64_t end = std::min(rows, begin + length);
+      if (random.chance(0.7)) ranges.push_back({begin, end});
+      begin = end;
+    }
+  }
+  return made;
+}
+
+bool equal_bits(double a, double b) {
+  return std::bit_cast<std::uint64_t>(a) == std::bit_cast<std::uint64_t>(b);
+}
+
+TEST(SlotMean, HasTheBitsOfPlainLoopsInSlotOrder) {
+  const std::uint64_t seed = 20261126;
+  KeyedRandom random(seed);
+  const std::pair<std::int64_t, std::int64_t> shapes[] = {{1, 1},    {5, 3},     {1000, 1}, {17, 33},
+                                                          {9, 2500}, {130, 257}, {64, 700}, {70000, 1}};
+  for (int round = 0; round < 40; ++round) {
+    const auto [rows, width] = shapes[static_cast<std::size_t>(round) % std::size(shapes)];
+    const Case made = random_case(random, rows, width);
+    SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
+    std::vector<double> mean(static_cast<std::size_t>(rows * width), NAN);
+    SlotMean taken(made.spec, made.pieces(), made.start, made.average_over, mean);
+    parallel_for(taken.blocks(), 1 + round % 4, [&](std::size_t block) { taken.take(block); });
+
+    double norm = 0;
+    std::vector<std::int32_t> owners(static_cast<std::size_t>(rows));
+    for (std::int64_t row = 0; row < rows; ++row) {
+      std::vector<double> sum(static_cast<std::size_t>(width));
+      double squares = 0;
+      for (std::size_t k = 0; k < made.values.size(); ++k) {
+        bool brings = false;
+        for (const Rows& range : made.brought[k]) brings |= range.begin <= row && row < range.end;
+        if (!brings) continue;
+        ++owners[static_cast<std::size_t>(row)];
+        double of_row = 0;
+        for (std::int64_t i = 0; i < width; ++i) {
+          const auto at = static_cast<std::size_t>(row * width + i);
+          const double value = made.values[k][at];
+          const double difference = made.start.empty() ? value : made.start[at] - value;
+          sum[static_cast<std::size_t>(i)] += difference;
+          of_row += difference * difference;
+        }
+        squares += of_row;
+      }
+      const std::int32_t m = owners[static_cast<std::size_t>(row)];
+      ASSERT_TRUE(equal_bits(taken.squares_of({row, row + 1}), squares)) << "row " << row;
+      if (m == 0) continue;
+      for (std::int64_t i = 0; i < width; ++i) {
+        const double expected =
+            sum[static_cast<std::size_t>(i)] / (made.average_over > 0 ? made.average_over : m);
+        norm += expected * expected;
+        ASSERT_TRUE(equal_bits(mean[static_cast<std::size_t>(row * width + i)], expected))
+            << "row " << row << ", column " << i;
+      }
+    }
+    EXPECT_NEAR(taken.norm_squares(), norm, 1e-12 * norm);
+    taken.for_each_run([&](Rows run, std::int32_t m) {
+      for (std::int64_t row = run.begin; row < run.end; ++row)
+        EXPECT_EQ(owners[static_cast<std::size_t>(row)], m);
+    });
+  }
+}
+
+TEST(MergeKernels, FindWhatIsNotFiniteWhereverItStands) {
+  for (const float bad : {INFINITY, -INFINITY, NAN, -NAN}) {
+    for (std::size_t at = 0; at < 67; ++at) {
+      std::vector<float> values(67, 3.4e38f);
+      EXPECT_TRUE(merge_kernels().finite(values.data(), values.size()));
+      values[at] = bad;
+      EXPECT_FALSE(merge_kernels().finite(values.data(), values.size()));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tessera
