@@ -16,15 +16,23 @@ struct Held {
   Influence influence;
 };
 
-std::vector<Held> held_of(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
+/// What lies in `range`, as rows from its first one.
+std::vector<Held> held_of(const ParamSpec& spec, Rows range, const std::vector<const MergeInput*>& inputs,
                           const OuterMethod& method) {
+  const auto width = static_cast<std::size_t>(spec.row_size());
   std::vector<Held> held;
   for (const MergeInput* input : inputs) {
     const Influence influence = method.influence(input->brought);
     for (auto at = input->pieces.lower_bound(spec.name);
          at != input->pieces.end() && at->first.starts_with(spec.name); ++at) {
       const PieceRows piece = rows_of_piece(at->first, spec.rows());
-      if (piece.param == spec.name) held.push_back({piece.rows, at->second.as<float>(), influence});
+      const Rows here{std::max(range.begin, piece.rows.begin), std::min(range.end, piece.rows.end)};
+      if (piece.param != spec.name || here.count() <= 0) continue;
+      held.push_back(
+          {{here.begin - range.begin, here.end - range.begin},
+           at->second.as<float>().subspan(static_cast<std::size_t>(here.begin - piece.rows.begin) * width,
+                                          static_cast<std::size_t>(here.count()) * width),
+           influence});
     }
   }
   return held;
@@ -90,9 +98,9 @@ void blend_rows(Blend how, std::vector<Change> changes, Rows rows, std::size_t w
 
 }  // namespace
 
-void blend(const OuterMethod& method, const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
-           std::span<const float> start, const Blended& into) {
-  const std::vector<Held> held = held_of(spec, inputs, method);
+void blend(const OuterMethod& method, const ParamSpec& spec, Rows range,
+           const std::vector<const MergeInput*>& inputs, std::span<const float> start, const Blended& into) {
+  const std::vector<Held> held = held_of(spec, range, inputs, method);
   std::set<std::int64_t> bounds;  // between which the same contributions hold all rows
   for (const Held& part : held) bounds.insert({part.rows.begin, part.rows.end});
   const auto width = static_cast<std::size_t>(spec.row_size());

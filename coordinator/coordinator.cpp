@@ -46,7 +46,7 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       clock_(clock),
       metrics_(metrics),
       merger_(parts_.specs, parts_.method, parts_.merge),
-      fragments_(parts_.method->fragments()) {}
+      fragments_(fragment_rows(*parts_.method, parts_.specs)) {}
 
 Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint,
                                                        const Clock& clock, Metrics& metrics) {

@@ -82,10 +82,11 @@ class Coordinator {
   void update_gauges();
 
   // What blobs consist of (contents.cpp).
-  /// Parameters and outer state of a fragment, by the names that its state digest is made over.
+  /// Parameters and outer state of a fragment, by the names of pieces that its state digest is made over;
+  /// sharing memory.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
-  RowSet fragment_rows(FragmentId fragment) const;  ///< of its weights
+  RowSet weights_of(FragmentId fragment) const;
   TensorMap initial_outer_state() const;
   /// The F32 tensors of a contribution. Error: damaged.
   Result<TensorMap> contribution_of(const MergeKey& key, const Buffer& bytes, const std::string& where) const;
@@ -122,7 +123,7 @@ class Coordinator {
   const Clock& clock_;
   Metrics& metrics_;
   Merger merger_;
-  std::vector<std::vector<std::string>> fragments_;  ///< parameter names, per fragment
+  std::vector<RowSet> fragments_;
   State state_;
   event::Start start_;
   TensorMap theta_, outer_;  ///< committed parameters and outer state, by name

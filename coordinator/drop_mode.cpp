@@ -50,14 +50,10 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment) {
   return *fragment.quorum_at + std::max(settings.grace(), (*fragment.quorum_at - fragment.opened) / 2);
 }
 
-std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment) {
+std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment) {
   std::vector<Slice> slices;
-  const std::set<std::string> names(fragment.begin(), fragment.end());
   for (const Slice& slice : plan.slices) {
-    Slice part{slice.name, {}, slice.owners};
-    for (const auto& [param, ranges] : slice.rows) {
-      if (names.contains(param)) part.rows.emplace(param, ranges);
-    }
+    Slice part{slice.name, common_rows(slice.rows, fragment), slice.owners};
     if (!part.rows.empty()) slices.push_back(std::move(part));
   }
   return slices;

@@ -27,19 +27,23 @@ void divide_by(std::int32_t divisor, std::span<double> values) {
 
 }  // namespace
 
-SlotMean::SlotMean(const ParamSpec& spec, std::vector<std::vector<BroughtRows>> brought,
+SlotMean::SlotMean(Rows range, std::size_t width, std::vector<std::vector<BroughtRows>> brought,
                    std::span<const float> start, std::int32_t average_over, std::span<double> mean)
-    : spec_(spec),
-      width_(static_cast<std::size_t>(spec.row_size())),
+    : first_(range.begin),
+      width_(width),
       block_rows_(block_rows(width_)),
       brought_(std::move(brought)),
       start_(start),
       average_over_(average_over),
       mean_(mean),
-      owners_(static_cast<std::size_t>(spec.rows())),
+      owners_(static_cast<std::size_t>(range.count())),
       squares_(owners_.size()),
       norms_((owners_.size() + static_cast<std::size_t>(block_rows_) - 1) /
-             static_cast<std::size_t>(block_rows_)) {}
+             static_cast<std::size_t>(block_rows_)) {
+  for (std::vector<BroughtRows>& slot : brought_) {
+    for (BroughtRows& piece : slot) piece.rows = {piece.rows.begin - first_, piece.rows.end - first_};
+  }
+}
 
 void SlotMean::take(std::size_t block) {
   const Rows rows = rows_of(block);
@@ -56,7 +60,7 @@ void SlotMean::take(std::size_t block) {
 
 Rows SlotMean::rows_of(std::size_t block) const {
   const std::int64_t begin = static_cast<std::int64_t>(block) * block_rows_;
-  return {begin, std::min(begin + block_rows_, spec_.rows())};
+  return {begin, std::min(begin + block_rows_, static_cast<std::int64_t>(owners_.size()))};
 }
 
 void SlotMean::add(Rows rows, const float* values) {
@@ -104,7 +108,8 @@ void SlotMean::measure(std::size_t block) {
 
 double SlotMean::squares_of(Rows rows) const {
   double total = 0;
-  for (std::int64_t row = rows.begin; row < rows.end; ++row) total += squares_[static_cast<std::size_t>(row)];
+  for (std::int64_t row = rows.begin - first_; row < rows.end - first_; ++row)
+    total += squares_[static_cast<std::size_t>(row)];
   return total;
 }
 

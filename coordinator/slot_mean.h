@@ -1,5 +1,5 @@
-// The mean over slots of one parameter, in passes over blocks of rows that fit the cache and may run side by
-// side: the bits are the same whoever takes which block.
+// The mean over slots of rows of one parameter, in passes over blocks of rows that fit the cache and may run
+// side by side: the bits are the same whoever takes which block.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -19,11 +19,12 @@ struct BroughtRows {
 
 class SlotMean {
  public:
-  /// `brought`: by every slot, in slot order. `start`: what differences are formed from, start - value;
+  /// Of the rows `range`, `width` elements each. `brought`: by every slot, in slot order; what lies outside
+  /// of the range does not count. `start`: of the range, what differences are formed from, start - value;
   /// empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners that brought a
-  /// row. `mean` is written where there are owners; `spec` and the spans must outlive the object.
-  SlotMean(const ParamSpec& spec, std::vector<std::vector<BroughtRows>> brought, std::span<const float> start,
-           std::int32_t average_over, std::span<double> mean);
+  /// row. `mean`, of the range, is written where there are owners; the spans must outlive the object.
+  SlotMean(Rows range, std::size_t width, std::vector<std::vector<BroughtRows>> brought,
+           std::span<const float> start, std::int32_t average_over, std::span<double> mean);
 
   std::size_t blocks() const { return norms_.size(); }
   /// Each block once, from any thread.
@@ -38,14 +39,18 @@ class SlotMean {
   }
 
   // ---- once all blocks are taken
-  std::span<double> mean() const { return mean_; }
+  /// The mean of some of the rows.
+  std::span<double> of(Rows rows) const {
+    return mean_.subspan(static_cast<std::size_t>(rows.begin - first_) * width_,
+                         static_cast<std::size_t>(rows.count()) * width_);
+  }
   /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
     const std::int64_t rows = static_cast<std::int64_t>(owners_.size());
     for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
       while (end < rows && owners_[end] == owners_[begin]) ++end;
-      visit(Rows{begin, end}, owners_[begin]);
+      visit(Rows{first_ + begin, first_ + end}, owners_[begin]);
     }
   }
   /// Of all contributions' differences in these rows, squared.
@@ -59,7 +64,7 @@ class SlotMean {
   void divide(Rows rows);
   void measure(std::size_t block);
 
-  const ParamSpec& spec_;
+  std::int64_t first_;  ///< of the range; all rows below count from it
   std::size_t width_;
   std::int64_t block_rows_;
   std::vector<std::vector<BroughtRows>> brought_;

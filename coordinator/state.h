@@ -229,7 +229,7 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment);
 /// share * (steps * its step time - from the first contribution to the quorum - the last merge), clamped.
 Duration grace_of(const GraceWindow& window, const std::vector<StagedEntry>& there, Duration quorum_took,
                   Duration merge_took);
-/// What a fragment (its parameter names) holds of each slice.
-std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment);
+/// What a fragment holds of each slice.
+std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment);
 
 }  // namespace tessera

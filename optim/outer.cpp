@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/pieces.h"
 
 namespace tessera {
 namespace {
@@ -95,6 +96,13 @@ void apply_rule(const OuterRule& rule, double lr, const Update& update) {
     for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, count));
     rule.apply(lr, update.theta.subspan(begin, count), update.delta.subspan(begin, count), state);
   });
+}
+
+std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs) {
+  std::vector<RowSet> rows;
+  for (const std::vector<std::string>& pieces : method.fragments())
+    rows.push_back(rows_of_pieces(pieces, specs));
+  return rows;
 }
 
 std::vector<std::string> outer_rule_names() {

@@ -150,7 +150,8 @@ struct Encoding {
 /// Coordinates of a range of rows, counted from its first one, ascending.
 using Positions = std::vector<std::int64_t>;
 
-/// A method. Fragments are lists of parameter names; every trainable parameter is in exactly one.
+/// A method. Fragments are lists of pieces (piece_name): mostly of bare names, which are whole parameters.
+/// Every row that travels is in exactly one.
 class OuterMethod {
  public:
   struct Context {
@@ -160,7 +161,8 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
-    std::uint64_t seed = 0;  ///< of what the method draws
+    std::uint64_t seed = 0;            ///< of what the method draws
+    std::vector<RowSet> slice_rows{};  ///< rows of each slice, in all parameters that are cut; empty: none is
     OuterAdam adam{};
     double weight_decay = 0;                              ///< of the outer step, times its rate
     std::int64_t restart_every = 0;                       ///< restart_state()
@@ -231,5 +233,8 @@ class OuterMethod {
   /// Makes `version` (from 1) of one fragment: updates theta and state in place.
   virtual OuterReport apply(std::int64_t version, std::span<const Update> updates) const = 0;
 };
+
+/// A method's fragments as rows of these parameters.
+std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs);
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 // The worker's side of a method's local half: what happens to a slot's own rows around a contribution.
 #include <algorithm>
 
+#include "base/pieces.h"
 #include "worker/worker.h"
 
 namespace tessera {
@@ -8,11 +9,14 @@ namespace tessera {
 TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
   TensorMap view;
   const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
-  const auto fragments = parts_->method->fragments();
-  for (std::size_t f = 0; f < fragments.size(); ++f) {
+  for (std::size_t f = 0; f < fragments_.size(); ++f) {
     const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
     if (replaced && parts_->method->own_share() == 0 && parts_->method->share() == 1) continue;
-    for (const std::string& name : fragments[f]) view.emplace(name, replica_->view(run, name));
+    for (const auto& [param, ranges] : fragments_[f]) {
+      const std::int64_t all = replica_->params()[param].spec.rows();
+      for (const Rows& rows : ranges)
+        view.emplace(piece_name(param, rows, all), replica_->view(run, param, rows));
+    }
   }
   return view;
 }
@@ -53,7 +57,7 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
     HostTensor& value = values.emplace(name, brought.clone()).first->second;
     OwnRows own{.value = value.as<float>(),
                 .brought = brought.as<float>(),
-                .committed = run.adopted.at(piece.param).rows(piece.rows).as<float>(),
+                .committed = find_rows(run.adopted, piece.param, piece.rows)->as<float>(),
                 .state = {},
                 .cut = parts_->cut.params.contains(piece.param),
                 .owners = owners_of(piece.param, piece.rows, from)};

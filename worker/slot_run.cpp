@@ -158,16 +158,17 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   RowSet with_moments;  // rows that somebody trained before
   for (const auto& [name, tensor] : handed) {
     const std::size_t slash = name.find('/');
-    const std::string moment = name.substr(std::string_view(moment_prefix).size(),
-                                           slash - std::string_view(moment_prefix).size()),
-                      param = name.substr(slash + 1);
-    const auto here = come.find(param);
-    if (here == come.end()) continue;
-    for (const Rows& range : here->second) {
-      const at::Tensor brought = torch_view(tensor).narrow(0, range.begin, range.count());
-      if (!brought.any().item<bool>()) continue;
-      moments[moment][param].push_back({range, brought});
-      add_rows(with_moments, param, range);
+    const std::string moment =
+        name.substr(std::string_view(moment_prefix).size(), slash - std::string_view(moment_prefix).size());
+    const PieceRows piece = rows_of_piece(name.substr(slash + 1), rows_of(torch_view(tensor)));
+    for (const auto& [param, ranges] : common_rows(come, {{piece.param, {piece.rows}}})) {
+      for (const Rows& range : ranges) {
+        const at::Tensor brought =
+            torch_view(tensor).narrow(0, range.begin - piece.rows.begin, range.count());
+        if (!brought.any().item<bool>()) continue;
+        moments[moment][param].push_back({range, brought});
+        add_rows(with_moments, param, range);
+      }
     }
   }
 

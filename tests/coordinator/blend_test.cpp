@@ -59,7 +59,7 @@ Blended5 blended(const ParamSpec& spec, const std::vector<MergeInput>& inputs,
   const auto elements = static_cast<std::size_t>(spec.elements());
   const auto rows = static_cast<std::size_t>(spec.rows());
   Blended5 out{std::vector<double>(elements), std::vector<std::int32_t>(rows), std::vector<double>(rows)};
-  blend(Judge(), spec, ordered, start, {out.change, out.owners, out.squares});
+  blend(Judge(), spec, {0, spec.rows()}, ordered, start, {out.change, out.owners, out.squares});
   return out;
 }
 

@@ -4,6 +4,7 @@ import unittest
 
 from harness import RunTest
 
+SLICES = ["outer.name=streaming", "outer.fragments=2", "outer.pattern=slices", "partial.owner_view=fast", "outer.cut_lr=0.3"]
 STREAMING = ["outer.name=streaming", "outer.fragments=2", "outer.tau=1", "outer.alpha=0.5"]
 
 
@@ -26,6 +27,10 @@ class Methods(RunTest):
 
     def test_streaming_trains_in_both_modes_alike(self):
         rows = self.alike(*STREAMING, "sync.steps=8")
+        self.assertEqual([(row["round"], row["fragment"]) for row in rows], [(r, f) for r in range(1, 7) for f in (0, 1)])
+
+    def test_staggered_slices_train_in_both_modes_alike(self):
+        rows = self.alike(*SLICES, "outer.tau=1", "sync.steps=8")
         self.assertEqual([(row["round"], row["fragment"]) for row in rows], [(r, f) for r in range(1, 7) for f in (0, 1)])
 
     def test_eager_and_local_sgd_and_adam_train_in_both_modes_alike(self):
@@ -67,7 +72,13 @@ class Methods(RunTest):
                 self.assertNotIn("makes other parameters", self.logs(run))
 
     def test_streaming_survives_killed_roles_and_a_resume(self):
-        settings = flags(STREAMING + ["sync.steps=8", "schedule.horizon=160"])
+        self.survives(STREAMING)
+
+    def test_staggered_slices_survive_killed_roles_and_a_resume(self):
+        self.survives(SLICES + ["codec.down=int8", "codec.down_feedback=1"])
+
+    def survives(self, method):
+        settings = flags(method + ["sync.steps=8", "schedule.horizon=160"])
         reference = self.reference("--rounds", "20", *settings)
         run = self.path("run")
         train = self.start("train", self.recipe, "--out", run, "--quiet", "--rounds", "14", *settings)
@@ -81,6 +92,10 @@ class Methods(RunTest):
     def test_what_streaming_cannot_do_is_refused_with_the_reason(self):
         for settings, reason in ((["outer.tau=9"], "outer.tau = 9 must be less"),
                                  (["outer.fragments=9"], "more than sync.steps = 8"),
+                                 (["outer.pattern=slices", "partial.slices=4", "outer.fragments=3"], "does not divide partial.slices = 4"),
+                                 (["outer.pattern=slices", "partial.rotate_every=1"], "give its slice away"),
+                                 (["outer.pattern=rows"], "\"slices\" follows partial.cut"),
+                                 (["outer.pattern=slices", "partial.cut=none", "partial.slices=1"], "has none to follow"),
                                  (["outer.alpha=0.5", "partial.rotate_every=1"], "does not go with partial.rotate_every")):
             refused = self.run_tessera("train", self.recipe, "--out", self.path("run"), code=2,
                                        *flags(["outer.name=streaming", "sync.steps=8"] + settings))
