@@ -48,6 +48,7 @@ struct CoordinatorSettings {
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
   bool takes_late = false;                   ///< OuterMethod::takes_late
   std::optional<GraceWindow> window{};       ///< drop mode: instead of a deadline
+  std::optional<DynamicSteps> dynamic{};     ///< OuterMethod::dynamic_steps
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
   std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last

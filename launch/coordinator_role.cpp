@@ -32,6 +32,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.arrivals_per_merge = method.arrivals_per_merge();
   settings.takes_late = method.takes_late();
   settings.window = method.grace();
+  settings.dynamic = method.dynamic_steps();
   if (settings.window && settings.quorum == 0) settings.quorum = 1;
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;

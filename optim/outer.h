@@ -113,6 +113,11 @@ struct GraceWindow {
   std::int64_t steps = 0;  ///< that slots work on before they adopt
 };
 
+/// Inner steps of a slot between two contributions, where they follow its speed: between `least` and `all`.
+struct DynamicSteps {
+  std::int64_t all = 1, least = 1;
+};
+
 /// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
 struct OuterStep {
   double lr = 0.7;
@@ -213,6 +218,9 @@ class OuterMethod {
   virtual bool takes_late() const { return arrivals_per_merge() > 0; }
   /// Mode drop: how long a merge waits after its quorum, where sync.deadline does not say it.
   virtual std::optional<GraceWindow> grace() const { return std::nullopt; }
+  /// Steps per contribution by speed, as many as `all` for the quickest slot. Slots begin their rounds at
+  /// multiples of that all the same, and leave out the rest.
+  virtual std::optional<DynamicSteps> dynamic_steps() const { return std::nullopt; }
   /// Whether influence() and blend() say how contributions become one change; else their plain mean.
   virtual bool weighs() const { return false; }
   virtual Influence influence(const Brought&) const { return {}; }

@@ -208,6 +208,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
                 .fast_for_all = parts_->fast_for_all,
                 .own_clocks = method->takes_late(),
                 .fetch_when_due = method->arrivals_per_merge() > 0,
+                .round_steps = method->dynamic_steps() ? method->steps_per_merge() : 0,
                 .duties =
                     [method](std::int64_t step) {
                       const Due due = method->due(step);
@@ -307,6 +308,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
   for (const KnownVersion& known : action.fragments)
     log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
+  run.go_to(action.progress.step);  // what is left out of a round counts before it is saved
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
   const bool is_change = parts_->method->payload() != Payload::theta_end;
   const TensorMap own = is_gradient                        ? replica_->own_gradients()

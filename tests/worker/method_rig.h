@@ -136,6 +136,7 @@ class MethodRig {
     parts.settings.arrivals_per_merge = method_->arrivals_per_merge();
     parts.settings.takes_late = method_->takes_late();
     parts.settings.window = method_->grace();
+    parts.settings.dynamic = method_->dynamic_steps();
     parts.settings.quorum = run_.quorum;
     parts.settings.expected_workers = run_.workers;
     parts.settings.slot_count = run_.slots;
