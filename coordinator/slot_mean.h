@@ -44,8 +44,7 @@ class SlotMean {
   double norm_squares() const;
 
  private:
-  void add(Rows rows, const float* values);
-  void divide(Rows rows, std::size_t block);
+  double take_group(Rows group);
 
   const ParamSpec& spec_;
   std::size_t width_;
