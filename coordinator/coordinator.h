@@ -1,6 +1,7 @@
 // The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint
 // and a run directory. One thread. The loop is in pump(); a process calls it until done().
 #pragma once
+#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -152,6 +153,7 @@ class Coordinator {
   std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};
+  std::clock_t used_ = std::clock();  ///< processor time of the process at the last merge
 };
 
 }  // namespace tessera

@@ -56,9 +56,8 @@ class SlotMean {
   double norm_squares() const;
 
  private:
-  void add(Rows rows, const float* values);
   Rows rows_of(std::size_t block) const;  ///< as all that follows, counted from the range's first
-  void divide(Rows rows);
+  double take_group(Rows group);
   void measure(std::size_t block);
 
   const ParamSpec& spec_;
