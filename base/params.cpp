@@ -66,6 +66,12 @@ void add_rows(RowSet& set, const std::string& param, Rows rows) {
   ranges = std::move(joined);
 }
 
+void add_rows(RowSet& set, const RowSet& more) {
+  for (const auto& [param, ranges] : more) {
+    for (const Rows& rows : ranges) add_rows(set, param, rows);
+  }
+}
+
 std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs) {
   std::int64_t total = 0;
   for (const ParamSpec& spec : specs) {
@@ -139,9 +145,7 @@ RowSet Plan::owned_by(std::int32_t slot) const {
   RowSet owned;
   for (const Slice& slice : slices) {
     if (!std::binary_search(slice.owners.begin(), slice.owners.end(), slot)) continue;
-    for (const auto& [param, ranges] : slice.rows) {
-      for (const Rows& rows : ranges) add_rows(owned, param, rows);
-    }
+    add_rows(owned, slice.rows);
   }
   return owned;
 }

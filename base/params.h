@@ -53,6 +53,7 @@ struct Rows {
 /// name.
 using RowSet = std::map<std::string, std::vector<Rows>>;
 void add_rows(RowSet& set, const std::string& param, Rows rows);
+void add_rows(RowSet& set, const RowSet& more);
 std::int64_t elements_in(const RowSet& set, const std::vector<ParamSpec>& specs);
 RowSet common_rows(const RowSet& a, const RowSet& b);
 RowSet rows_without(const RowSet& all, const RowSet& taken);

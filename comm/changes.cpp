@@ -2,14 +2,17 @@
 
 #include <algorithm>
 
+#include "base/pieces.h"
 #include "comm/storage/safetensors.h"
 
 namespace tessera {
 namespace {
 
-/// Elements of rows of a tensor.
-std::span<float> floats_of(const HostTensor& tensor, Rows rows) {
-  return (tensor.shape.empty() ? tensor : tensor.rows(rows)).as<float>();
+/// Elements of rows of a parameter, which are in one piece.
+std::span<float> floats_of(const TensorMap& pieces, const std::string& param, Rows rows) {
+  const std::optional<HostTensor> found = find_rows(pieces, param, rows);
+  TESSERA_CHECK(found.has_value(), ": no rows [", rows.begin, ", ", rows.end, ") of ", param);
+  return found->as<float>();
 }
 
 std::int64_t rows_in(const HostTensor& tensor) {
@@ -48,8 +51,8 @@ TensorMap encode_pieces(const Wire& wire, const TensorMap& pieces, const TensorM
   for (const auto& [name, piece] : pieces) {
     HostTensor change = piece.clone();
     if (start != nullptr) {
-      const HostTensor& whole = start->at(name.substr(0, name.find('[')));
-      const std::span<const float> from = floats_of(whole, rows_of_piece(name, rows_in(whole)).rows);
+      const PieceRows rows = rows_of_piece(name, rows_in(piece));
+      const std::span<const float> from = floats_of(*start, rows.param, rows.rows);
       const std::span<float> to = change.as<float>();
       TESSERA_CHECK_EQ(from.size(), to.size());
       for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] - to[i];
@@ -89,10 +92,10 @@ TensorMap encode_update(const Wire& wire, const RowSet& rows, const TensorMap& b
   TensorMap update;
   for (const auto& [name, ranges] : rows) {
     for (const Rows& range : ranges) {
-      const std::span<const float> from = floats_of(base.at(name), range);
-      const std::span<float> to = floats_of(theta.at(name), range);
+      const std::span<const float> from = floats_of(base, name, range);
+      const std::span<float> to = floats_of(theta, name, range);
       std::span<float> residual;
-      if (wire.keeps_residual()) residual = floats_of(residuals.at(name), range);
+      if (wire.keeps_residual()) residual = floats_of(residuals, name, range);
       for (std::size_t i = 0; i < to.size(); ++i) to[i] -= from[i];
       update.emplace(piece_name(name, range, rows_in(theta.at(name))), encode_change(wire, to, residual));
       for (std::size_t i = 0; i < to.size(); ++i) to[i] = from[i] + to[i];
@@ -114,14 +117,13 @@ Result<Buffer> apply_update(const Wire& wire, const Buffer& base, const Buffer& 
       theta.insert_or_assign(name, tensor);
       continue;
     }
-    const auto whole = theta.find(name.substr(0, name.find('[')));
-    if (whole == theta.end() || whole->second.dtype != DType::f32)
+    const std::string param = name.substr(0, name.find('['));
+    const auto whole = theta.find(param);
+    const Rows rows = rows_of_piece(name, whole == theta.end() ? 0 : rows_in(whole->second)).rows;
+    const std::optional<HostTensor> piece = find_rows(theta, param, rows);
+    if (!piece || piece->dtype != DType::f32)
       return fail(ExitCode::failed, "an update of ", name, ", which the version before does not have");
-    const std::int64_t all = rows_in(whole->second);
-    const Rows rows = rows_of_piece(name, all).rows;
-    if (rows.begin < 0 || rows.begin > rows.end || rows.end > all)
-      return fail(ExitCode::failed, "an update of rows that ", name, " does not have");
-    const std::span<float> to = floats_of(whole->second, rows);
+    const std::span<float> to = piece->as<float>();
     change.resize(to.size());
     TESSERA_TRY(decode_change(*wire.codec, name, tensor, change));
     for (std::size_t i = 0; i < to.size(); ++i) to[i] = to[i] + change[i];

@@ -32,9 +32,9 @@ HostTensor encode_change(const Wire& wire, std::span<float> change, std::span<fl
 Status decode_change(const Codec& codec, const std::string& name, const HostTensor& encoded,
                      std::span<float> change);
 
-/// What a slot brings, by piece name: the encoded change from `start` (whole parameters; null: the pieces are
-/// changes themselves, as gradients are). `residuals` by piece name are made, used and renewed where the wire
-/// keeps them.
+/// What a slot brings, by piece name: the encoded change from `start` (parameters, in pieces that hold those;
+/// null: the pieces are changes themselves, as gradients are). `residuals` by piece name are made, used and
+/// renewed where the wire keeps them.
 TensorMap encode_pieces(const Wire& wire, const TensorMap& pieces, const TensorMap* start,
                         TensorMap& residuals);
 /// The reverse, in place: the pieces of `expected` among `tensors` become F32 of their shapes. What else is
@@ -42,12 +42,14 @@ TensorMap encode_pieces(const Wire& wire, const TensorMap& pieces, const TensorM
 Status decode_pieces(const Wire& wire, const RowSet& expected, const std::vector<ParamSpec>& specs,
                      TensorMap& tensors);
 
-/// The update from `base` to `theta` (F32 by name) in the rows given, by piece name, encoded; `theta` becomes
-/// base + decoded there. `residuals`: whole tensors by name, where the wire keeps them.
+/// The update from `base` to `theta` (F32 parameters, or pieces of them that hold all of each range) in the
+/// rows given, by piece name, encoded; `theta` becomes base + decoded there. `residuals`: of the same, where
+/// the wire keeps them.
 TensorMap encode_update(const Wire& wire, const RowSet& rows, const TensorMap& base, TensorMap& theta,
                         const TensorMap& residuals);
-/// The file of parameters that an update (a file of encode_update's tensors, and of whole F32 ones that
-/// replace or join those of the base) makes of a base file. Error: damaged, or not an update of this base.
+/// The file of parameters that an update (a file of encode_update's tensors, and of F32 ones that replace or
+/// join those of the base by their names) makes of a base file. Error: damaged, or not an update of this
+/// base.
 Result<Buffer> apply_update(const Wire& wire, const Buffer& base, const Buffer& update);
 
 }  // namespace tessera

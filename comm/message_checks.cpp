@@ -67,9 +67,10 @@ class Checker {
     count(m.heads.size(), Limits::heads);
     for (const FragmentHead& each : m.heads) head(each);
     if (m.slot_state_blob) blob(*m.slot_state_blob);
+    number(m.steps >= 0);
   }
   void operator()(const Publish& m) { head(m.head); }
-  void operator()(const Taken& m) { key(m.key); }
+  void operator()(const Taken& m) { key(m.key), number(m.steps >= 0); }
   void operator()(const Rejected& m) { key(m.key), line(m.tensor), reason(m.reason); }
   void operator()(const Revoke& m) { lease(m.slot, m.attempt); }
   void operator()(const HeartbeatAck&) {}

@@ -180,8 +180,7 @@ struct Writer {
   }
   void operator()(const GrantFailed& m) {
     auto out = frame.initGrantFailed();
-    out.setSlot(m.slot.value);
-    out.setAttempt(m.attempt.value);
+    out.setSlot(m.slot.value), out.setAttempt(m.attempt.value);
     out.setReason(text_out(m.reason));
   }
   void operator()(const Leave& m) { frame.initLeave().setReason(text_out(m.reason)); }
@@ -193,15 +192,13 @@ struct Writer {
   void operator()(const Refused& m) { verdict(frame.initRefused(), m.reason, m.code); }
   void operator()(const Grant& m) {
     auto out = frame.initGrant();
-    out.setSlot(m.slot.value);
-    out.setAttempt(m.attempt.value);
+    out.setSlot(m.slot.value), out.setAttempt(m.attempt.value);
     put(out.initOwned(m.owned.size()), m.owned);
     auto heads = out.initHeads(m.heads.size());
     for (unsigned i = 0; i < m.heads.size(); ++i) put(heads[i], m.heads[i]);
     put(out.initSlotState(), m.slot_state);
     if (m.slot_state_blob) put(out.initSlotStateBlob(), *m.slot_state_blob);
-    out.setEvaluate(m.evaluate);
-    out.setSaveState(m.save_state);
+    out.setEvaluate(m.evaluate), out.setSaveState(m.save_state), out.setSteps(m.steps);
   }
   void operator()(const Publish& m) {
     auto out = frame.initPublish();
@@ -214,6 +211,7 @@ struct Writer {
     auto out = frame.initTaken();
     put(out.initKey(), m.key);
     put(out.initDigest(), m.digest);
+    out.setSteps(m.steps);
   }
   void operator()(const Rejected& m) {
     auto out = frame.initRejected();
@@ -260,6 +258,7 @@ Grant read(wire::Grant::Reader in, const char*& problem) {
   if (in.hasSlotStateBlob()) m.slot_state_blob = get(in.getSlotStateBlob());
   m.evaluate = in.getEvaluate();
   m.save_state = in.getSaveState();
+  m.steps = in.getSteps();
   return m;
 }
 GrantFailed read(wire::GrantFailed::Reader in) {
@@ -294,7 +293,7 @@ std::optional<Content> read(wire::Frame::Reader in, const char*& problem) {
     case wire::Frame::REFUSED: return Message(Refused{get(in.getRefused().getReason()), in.getRefused().getCode()});
     case wire::Frame::GRANT: return Message(read(in.getGrant(), problem));
     case wire::Frame::PUBLISH: return Message(read(in.getPublish()));
-    case wire::Frame::TAKEN: return Message(Taken{get(in.getTaken().getKey()), get(in.getTaken().getDigest())});
+    case wire::Frame::TAKEN: return Message(Taken{get(in.getTaken().getKey()), get(in.getTaken().getDigest()), in.getTaken().getSteps()});
     case wire::Frame::REJECTED: return Message(read(in.getRejected()));
     case wire::Frame::REVOKE: return Message(Revoke{{in.getRevoke().getSlot()}, {in.getRevoke().getAttempt()}});
     case wire::Frame::HEARTBEAT_ACK: return Message(HeartbeatAck{in.getHeartbeatAck().getSayHello()});

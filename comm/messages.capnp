@@ -86,9 +86,10 @@ struct Grant {
   slotStateBlob @5 :BlobRef;  # absent: none
   evaluate @6 :Bool;
   saveState @7 :Bool;
+  steps @8 :Int64;
 }
 struct Publish { head @0 :FragmentHead; last @1 :Bool; evaluate @2 :Bool; saveState @3 :Bool; }
-struct Taken { key @0 :MergeKey; digest @1 :Bits128; }
+struct Taken { key @0 :MergeKey; digest @1 :Bits128; steps @2 :Int64; }
 struct Rejected { key @0 :MergeKey; tensor @1 :Text; reason @2 :Text; retry @3 :Bool; }
 struct HeartbeatAck { sayHello @0 :Bool; }
 

@@ -145,6 +145,7 @@ struct Grant {  ///< lease of a slot; idempotent
       slot_state_blob;      ///< where the coordinator has it; else the worker looks into its slots folder
   bool evaluate = false;    ///< evaluate the adopted parameters before training (Evaluated)
   bool save_state = false;  ///< the next contribution brings its slot state
+  std::int64_t steps = 0;   ///< inner steps of the next contribution; 0: all that the method asks for
   bool operator==(const Grant&) const = default;
 };
 struct Publish {  ///< a merge was committed
@@ -157,6 +158,7 @@ struct Publish {  ///< a merge was committed
 struct Taken {  ///< durable: the slot need not send it again
   MergeKey key;
   Digest digest;
+  std::int64_t steps = 0;  ///< as in Grant
   auto operator<=>(const Taken&) const = default;
 };
 struct Rejected {

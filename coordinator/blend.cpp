@@ -9,14 +9,14 @@
 namespace tessera {
 namespace {
 
-/// Rows of a parameter that one input holds.
+/// Rows that one input holds of a range, counted from its first.
 struct Held {
   Rows rows;
   std::span<const float> values;
   Influence influence;
 };
 
-std::vector<Held> held_of(const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
+std::vector<Held> held_of(const ParamSpec& spec, Rows range, const std::vector<const MergeInput*>& inputs,
                           const OuterMethod& method) {
   std::vector<Held> held;
   for (const MergeInput* input : inputs) {
@@ -24,7 +24,10 @@ std::vector<Held> held_of(const ParamSpec& spec, const std::vector<const MergeIn
     for (auto at = input->pieces.lower_bound(spec.name);
          at != input->pieces.end() && at->first.starts_with(spec.name); ++at) {
       const PieceRows piece = rows_of_piece(at->first, spec.rows());
-      if (piece.param == spec.name) held.push_back({piece.rows, at->second.as<float>(), influence});
+      if (piece.param != spec.name || piece.rows.begin < range.begin || range.end < piece.rows.end) continue;
+      held.push_back({{piece.rows.begin - range.begin, piece.rows.end - range.begin},
+                      at->second.as<float>(),
+                      influence});
     }
   }
   return held;
@@ -90,9 +93,9 @@ void blend_rows(Blend how, std::vector<Change> changes, Rows rows, std::size_t w
 
 }  // namespace
 
-void blend(const OuterMethod& method, const ParamSpec& spec, const std::vector<const MergeInput*>& inputs,
-           std::span<const float> start, const Blended& into) {
-  const std::vector<Held> held = held_of(spec, inputs, method);
+void blend(const OuterMethod& method, const ParamSpec& spec, Rows range,
+           const std::vector<const MergeInput*>& inputs, std::span<const float> start, const Blended& into) {
+  const std::vector<Held> held = held_of(spec, range, inputs, method);
   std::set<std::int64_t> bounds;  // between which the same contributions hold all rows
   for (const Held& part : held) bounds.insert({part.rows.begin, part.rows.end});
   const auto width = static_cast<std::size_t>(spec.row_size());

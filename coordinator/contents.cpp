@@ -2,6 +2,7 @@
 // updates as they are published.
 #include <algorithm>
 
+#include "base/pieces.h"
 #include "comm/sparse.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/coordinator.h"
@@ -16,14 +17,10 @@ const std::string feedback_prefix = "feedback/";  // in the outer state
 Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
   if (parts_.hand_over.is_on()) {
     const TensorMap moments = take_moments(tensors);
-    const std::vector<std::string>& names = fragments_[key.fragment.value];
     std::map<std::string, RowSet> rows;
-    for (const std::string& moment : parts_.hand_over.moments) {
-      rows[moment] = parts_.hand_over.rows(moment, key.slot, key.version);
-      std::erase_if(rows[moment], [&](const auto& entry) {
-        return std::find(names.begin(), names.end(), entry.first) == names.end();
-      });
-    }
+    for (const std::string& moment : parts_.hand_over.moments)
+      rows[moment] =
+          common_rows(fragments_[key.fragment.value], parts_.hand_over.rows(moment, key.slot, key.version));
     TESSERA_TRY(validate_moments(moments, rows, parts_.specs));
   }
   return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
@@ -67,48 +64,47 @@ Status Coordinator::fill_in(const MergeKey& key, const RowSet& expected, TensorM
 
 TensorMap Coordinator::sparse_update_to(FragmentId fragment, Version version) const {
   return sparse_update(
-      fragment_parameters(fragment), version.value, [this](const std::string& name, std::int64_t made) {
-        const auto spec = std::find_if(parts_.specs.begin(), parts_.specs.end(),
-                                       [&](const ParamSpec& candidate) { return candidate.name == name; });
-        return parts_.method->coordinates(made, *spec, {0, spec->rows()});
+      fragment_parameters(fragment), version.value, [this](const std::string& piece, std::int64_t made) {
+        const auto spec = std::find_if(
+            parts_.specs.begin(), parts_.specs.end(),
+            [&](const ParamSpec& candidate) { return candidate.name == piece.substr(0, piece.find('[')); });
+        return parts_.method->coordinates(made, *spec, rows_of_piece(piece, spec->rows()).rows);
       });
 }
 
 TensorMap Coordinator::fragment_parameters(FragmentId fragment) const {
   TensorMap tensors;
-  for (const std::string& name : fragments_[fragment.value]) tensors.emplace(name, theta_.at(name));
+  add_pieces(tensors, theta_, fragments_[fragment.value]);
   return tensors;
 }
 
-RowSet Coordinator::fragment_rows(FragmentId fragment) const {
-  RowSet rows;
-  const std::vector<std::string>& names = fragments_[fragment.value];
+RowSet Coordinator::weights_of(FragmentId fragment) const {
+  RowSet rows = fragments_[fragment.value];
   for (const ParamSpec& spec : parts_.specs) {
-    const bool here = std::find(names.begin(), names.end(), spec.name) != names.end();
-    if (here && spec.role == Role::weight) add_rows(rows, spec.name, {0, spec.rows()});
+    if (spec.role != Role::weight) rows.erase(spec.name);
   }
   return rows;
 }
 
 TensorMap Coordinator::round_update(FragmentId fragment, const TensorMap& base, const RowSet& unmoved) {
   // What nobody brought does not move: a codec may have no code for nothing.
-  const RowSet rows = rows_without(fragment_rows(fragment), unmoved);
+  const RowSet weights = weights_of(fragment), rows = rows_without(weights, unmoved);
   TensorMap residuals;
   for (const auto& [name, ranges] : rows) {
     if (parts_.down.keeps_residual()) residuals.emplace(name, outer_.at(feedback_prefix + name));
   }
   TensorMap update = encode_update(parts_.down, rows, base, theta_, residuals);
-  for (const ParamSpec& spec : parts_.specs) {
-    if (spec.role == Role::buffer && base.contains(spec.name))
-      update.emplace(spec.name, theta_.at(spec.name));
-  }
+  add_pieces(update, theta_, rows_without(fragments_[fragment.value], weights));  // buffers
   return update;
 }
 
 TensorMap Coordinator::fragment_state(FragmentId fragment) const {
   TensorMap tensors = fragment_parameters(fragment);
+  const RowSet& rows = fragments_[fragment.value];
   for (const auto& [name, tensor] : outer_) {
-    if (tensors.count(name.substr(name.find('/') + 1))) tensors.emplace(name, tensor);
+    const std::size_t slash = name.find('/') + 1;
+    const auto param = rows.find(name.substr(slash));
+    if (param != rows.end()) add_pieces(tensors, {{name, tensor}}, {*param}, name.substr(0, slash));
   }
   return tensors;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <ctime>
 
 #include "base/overloaded.h"
 #include "base/parallel.h"
@@ -46,7 +47,7 @@ Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store
       clock_(clock),
       metrics_(metrics),
       merger_(parts_.specs, parts_.method, parts_.merge),
-      fragments_(parts_.method->fragments()) {}
+      fragments_(fragment_rows(*parts_.method, parts_.specs)) {}
 
 Result<std::unique_ptr<Coordinator>> Coordinator::open(CoordinatorParts parts, Endpoint& endpoint,
                                                        const Clock& clock, Metrics& metrics) {
@@ -314,6 +315,9 @@ Status Coordinator::perform(const action::Merge& merge) {
   const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(update));
   const Instant saved_at = real_now();
   phases_[version].commit = seconds(saved_at - merged_at);
+  const std::clock_t used = std::clock();
+  phases_[version].parts["processor"] = static_cast<double>(used - used_) / CLOCKS_PER_SEC;
+  used_ = used;
   phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
   for (const StagedRecord& record : sealed.contributions) {
     if (record.work.steps == 0) continue;

@@ -1,6 +1,7 @@
 // The coordinator: feeds decide() (decide.h) with what arrives and performs what it says, over an endpoint
 // and a run directory. One thread. The loop is in pump(); a process calls it until done().
 #pragma once
+#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -82,10 +83,11 @@ class Coordinator {
   void update_gauges();
 
   // What blobs consist of (contents.cpp).
-  /// Parameters and outer state of a fragment, by the names that its state digest is made over.
+  /// Parameters and outer state of a fragment, by the names of pieces that its state digest is made over;
+  /// sharing memory.
   TensorMap fragment_state(FragmentId fragment) const;
   TensorMap fragment_parameters(FragmentId fragment) const;
-  RowSet fragment_rows(FragmentId fragment) const;  ///< of its weights
+  RowSet weights_of(FragmentId fragment) const;
   TensorMap initial_outer_state() const;
   /// The F32 tensors of a contribution. Error: damaged.
   Result<TensorMap> contribution_of(const MergeKey& key, const Buffer& bytes, const std::string& where) const;
@@ -122,7 +124,7 @@ class Coordinator {
   const Clock& clock_;
   Metrics& metrics_;
   Merger merger_;
-  std::vector<std::vector<std::string>> fragments_;  ///< parameter names, per fragment
+  std::vector<RowSet> fragments_;
   State state_;
   event::Start start_;
   TensorMap theta_, outer_;  ///< committed parameters and outer state, by name
@@ -151,6 +153,7 @@ class Coordinator {
   std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};
+  std::clock_t used_ = std::clock();  ///< processor time of the process at the last merge
 };
 
 }  // namespace tessera

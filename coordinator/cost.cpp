@@ -42,6 +42,18 @@ double wire_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, doubl
   return bytes;
 }
 
+/// What a slot that owns these rows sends and receives in one merge.
+struct MergeBytes {
+  double up = 0, down = 0;
+};
+MergeBytes bytes_of_merge(const RowSet& fragment, const RowSet& owned, const RowSet& published, double cut,
+                          const std::vector<ParamSpec>& specs, const CostSettings& settings) {
+  return {
+      wire_bytes(common_rows(owned, fragment), specs, settings.bytes_up, settings.piece_bytes_up),
+      wire_bytes(common_rows(published, fragment), specs, settings.bytes_down, settings.piece_bytes_down) +
+          (settings.fetches_fast ? kFloat * cut : 0)};  // fast values are never encoded
+}
+
 /// Activations, passing buffers and gradients of a step, on top of the weights and moments that are there.
 void add_step_memory(SlotCost& cost, const RowSet& rows, const CostModel& model,
                      const CostSettings& settings) {
@@ -71,8 +83,9 @@ double weight_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, con
   return bytes;
 }
 
-SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vector<ParamSpec>& specs,
-                   double parameters, const CostModel& model, const CostSettings& settings) {
+SlotCost slot_cost(const RowSet& rows, const std::vector<MergeBytes>& merges,
+                   const std::vector<ParamSpec>& specs, double parameters, const CostModel& model,
+                   const CostSettings& settings) {
   SlotCost cost;
   const double owned = elements_of(rows, specs);
   cost.owned_parameters = owned;
@@ -83,8 +96,12 @@ SlotCost slot_cost(const RowSet& rows, const RowSet& published, const std::vecto
   cost.memory.moments = moment_bytes(rows, specs, settings);
   cost.memory.anchor = settings.anchor ? kFloat * owned : 0;
   cost.received = kFloat * parameters;
-  cost.bytes_up = wire_bytes(rows, specs, settings.bytes_up, settings.piece_bytes_up);
-  cost.bytes_down = wire_bytes(published, specs, settings.bytes_down, settings.piece_bytes_down);
+  for (const MergeBytes& merge : merges) {
+    cost.bytes_up += merge.up;
+    cost.bytes_down += merge.down;
+    cost.merge_up = std::max(cost.merge_up, merge.up);
+    cost.merge_down = std::max(cost.merge_down, merge.down);
+  }
   add_step_memory(cost, rows, model, settings);
   return cost;
 }
@@ -122,15 +139,12 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
     if (spec.role == Role::weight) add_rows(everything, spec.name, {0, spec.rows()});
   }
   report.parameters = elements_of(everything, specs);
-  report.diloco = slot_cost(everything, everything, specs, report.parameters, model, settings);
+  const MergeBytes all = bytes_of_merge(everything, everything, everything, 0, specs, settings);
+  report.diloco = slot_cost(everything, {all}, specs, report.parameters, model, settings);
   RowSet published = everything;
   if (settings.updates) {  // whose turn comes later is not in an update
     published.clear();
-    for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
-      for (const auto& [name, ranges] : plan.owned_by(slot)) {
-        for (const Rows& range : ranges) add_rows(published, name, range);
-      }
-    }
+    for (std::int32_t slot = 0; slot < plan.slots; ++slot) add_rows(published, plan.owned_by(slot));
   }
 
   // Data parallel exchanges a gradient and new parameters in every one of the H steps, and needs no start
@@ -140,27 +154,42 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.data_parallel.bytes_up *= static_cast<double>(settings.steps);
   report.data_parallel.bytes_down *= static_cast<double>(settings.steps);
 
-  double cut = 0;  // parameters that are divided
-  for (const std::string& name : plan.cut_params()) {
-    for (const ParamSpec& spec : specs) cut += spec.name == name ? static_cast<double>(spec.elements()) : 0;
-  }
+  RowSet cut;  // parameters that are divided
+  for (const std::string& name : plan.cut_params()) cut[name] = everything.at(name);
+  const std::vector<RowSet> fragments =
+      settings.fragments.empty() ? std::vector<RowSet>{everything} : settings.fragments;
+  std::vector<MergeBytes> totals(fragments.size());
   double shares = 0, peaks = 0;
   for (std::int32_t slot = 0; slot < plan.slots; ++slot) {
-    report.slots.push_back(
-        slot_cost(plan.owned_by(slot), published, specs, report.parameters, model, settings));
+    const RowSet owned = plan.owned_by(slot);
+    std::vector<MergeBytes> merges;
+    for (std::size_t f = 0; f < fragments.size(); ++f) {
+      const double of_cut = elements_of(common_rows(cut, fragments[f]), specs);
+      merges.push_back(bytes_of_merge(fragments[f], owned, published, of_cut, specs, settings));
+      totals[f].up += merges[f].up;
+      totals[f].down += merges[f].down;
+    }
+    report.slots.push_back(slot_cost(owned, merges, specs, report.parameters, model, settings));
     report.slots.back().slot = slot;
-    if (settings.fetches_fast) report.slots.back().bytes_down += kFloat * cut;  // never encoded
     shares += report.slots.back().trainable_share;
     peaks += report.slots.back().peak;
     add(report.total, report.slots.back(), settings);
     add(report.total_diloco, report.diloco, settings);
     add(report.total_data_parallel, report.data_parallel, settings);
   }
+  for (const MergeBytes& merge : totals) {
+    report.total.merge_up = std::max(report.total.merge_up, merge.up);
+    report.total.merge_down = std::max(report.total.merge_down, merge.down);
+  }
+  for (TotalCost* uncut : {&report.total_diloco, &report.total_data_parallel}) {
+    uncut->merge_up = plan.slots * all.up;
+    uncut->merge_down = plan.slots * all.down;
+  }
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
   // What nobody trains is kept, but never merged.
   report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs) +
-                             (settings.keeps_fast ? kFloat * cut : 0);
+                             (settings.keeps_fast ? kFloat * elements_of(cut, specs) : 0);
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;

@@ -23,6 +23,8 @@ struct CostSettings {
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces
   /// The same to the byte, of a piece of so many parameters; empty: as many times the above.
   std::function<double(std::int64_t elements)> piece_bytes_up{}, piece_bytes_down{};
+  /// What is merged at its own time of the round (fragment_rows()); empty: all at once.
+  std::vector<RowSet> fragments{};
   bool updates = false;       ///< versions come as encoded updates of what anybody trains, not whole
   bool keeps_fast = false;    ///< the coordinator keeps the owners' values of what is cut beside the others'
   bool fetches_fast = false;  ///< and slots take them with every version
@@ -48,6 +50,7 @@ struct SlotCost {
   double received = 0;     ///< the adopted version as it arrived, one per worker: on one host mapped from the
                            ///< coordinator's file and shared by all processes, else the worker's own
   double bytes_up = 0, bytes_down = 0;
+  double merge_up = 0, merge_down = 0;  ///< the most of these in one merge
   double bytes() const { return bytes_up + bytes_down; }
 };
 
@@ -56,6 +59,7 @@ struct TotalCost {
   double flops = 0;
   double memory = 0;
   double bytes_up = 0, bytes_down = 0;
+  double merge_up = 0, merge_down = 0;  ///< the most of these in one merge, of all slots together
   double bytes() const { return bytes_up + bytes_down; }
 };
 

@@ -1,8 +1,6 @@
 // Mode drop: when a merge closes without everybody, who was left out of it, and which slices are held because
 // all their owners were.
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "base/text.h"
 #include "coordinator/step.h"
@@ -52,26 +50,10 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment) {
   return *fragment.quorum_at + std::max(settings.grace(), (*fragment.quorum_at - fragment.opened) / 2);
 }
 
-Duration grace_of(const GraceWindow& window, const std::vector<StagedEntry>& there, Duration quorum_took,
-                  Duration merge_took) {
-  double step = std::numeric_limits<double>::infinity();
-  for (const StagedEntry& entry : there) {
-    const Work& work = entry.record.work;
-    if (work.steps > 0) step = std::min(step, work.compute_seconds / static_cast<double>(work.steps));
-  }
-  if (!std::isfinite(step)) step = 0;
-  const double slack = static_cast<double>(window.steps) * step - seconds(quorum_took) - seconds(merge_took);
-  return from_seconds(std::clamp(window.share * slack, 0.0, window.cap));
-}
-
-std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment) {
+std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment) {
   std::vector<Slice> slices;
-  const std::set<std::string> names(fragment.begin(), fragment.end());
   for (const Slice& slice : plan.slices) {
-    Slice part{slice.name, {}, slice.owners};
-    for (const auto& [param, ranges] : slice.rows) {
-      if (names.contains(param)) part.rows.emplace(param, ranges);
-    }
+    Slice part{slice.name, common_rows(slice.rows, fragment), slice.owners};
     if (!part.rows.empty()) slices.push_back(std::move(part));
   }
   return slices;

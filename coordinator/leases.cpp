@@ -216,11 +216,6 @@ void Step::bring_up_to_date(SlotId slot) {
   if (!merging) lease_again(slot, "it was left out of a merge");  // else after the merge
 }
 
-/// A merge did without the slot, whose attempt's work is in vain since: not where the next one takes it.
-bool Step::must_come_back(SlotId slot) const {
-  return s_.ledger.slot(slot).behind && !s_.settings.takes_late;
-}
-
 /// Sends the holder back to the slot's last good state. Were it gone, assign() would find another one.
 void Step::lease_again(SlotId slot, const std::string& reason) {
   lease(slot, s_.ledger.slot(slot).holder, reason);
@@ -237,6 +232,7 @@ void Step::grant(SlotId id) {
   const FragmentId last = s_.last_fragment();
   grant.evaluate = wants_evaluation(last, slot.holder);
   grant.save_state = brings_state(s_.version(last));
+  grant.steps = steps_of(id);
   send(slot.holder, grant);
 }
 

@@ -25,6 +25,8 @@ struct Apply {
     ledger.fragment(record.key.fragment).staged.push_back({record, slot.newest, slot.state, given});
     given = {record.key.version, record.digest};
     slot.state = record.slot_state;
+    if (record.work.steps > 0)
+      slot.step_seconds = record.work.compute_seconds / static_cast<double>(record.work.steps);
     slot.rejections = 0;
   }
   void operator()(const LostRecord& record) {

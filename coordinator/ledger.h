@@ -24,6 +24,7 @@ struct SlotLedger {
   std::int32_t rejections = 0;  ///< in a row
   Digest rejected;              ///< digest of the last rejected contribution
   Attempt rejected_attempt;     ///< and the attempt that brought it
+  double step_seconds = 0;      ///< of its newest staged contribution; 0: not known
   bool behind = false;  ///< left out of a merge since its newest lease: that attempt's work is in vain
   bool operator==(const SlotLedger&) const = default;
 };

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/parallel.h"
+#include "base/pieces.h"
 #include "base/text.h"
 #include "coordinator/blend.h"
 #include "coordinator/kernels/kernels.h"
@@ -95,22 +96,24 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
   return sorted;
 }
 
-void store_buffer_mean(const ParamSpec& spec, const SlotMean& mean, std::span<float> theta) {
+void store_buffer_mean(const SlotMean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
-    for (std::size_t i = offset_of(spec, rows.begin); i < offset_of(spec, rows.end); ++i) {
-      theta[i] = static_cast<float>(mean.mean()[i]);
-    }
+    std::ranges::transform(mean.mean_of(rows), theta.begin() + offset_of(mean.spec(), rows.begin),
+                           [](double value) { return static_cast<float>(value); });
   });
 }
 
-/// What each input holds of a parameter.
-std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec,
+/// What each input holds of a range of a parameter.
+std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec, Rows range,
                                                  const std::vector<const MergeInput*>& inputs) {
   std::vector<std::vector<BroughtRows>> brought;
   for (const MergeInput* input : inputs) {
     auto& rows = brought.emplace_back();
     for_each_piece(input->pieces, spec, [&](Rows piece, std::span<const float> values) {
+      if (piece.end <= range.begin || range.end <= piece.begin) return;  // of another range
+      TESSERA_CHECK(range.begin <= piece.begin && piece.end <= range.end, ": a piece of ", spec.name,
+                    " lies in two ranges of a fragment");
       rows.push_back({piece, values});
     });
   }
@@ -168,27 +171,22 @@ Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> 
     : specs_(std::move(specs)),
       method_(std::move(method)),
       settings_(std::move(settings)),
-      fragments_(method_->fragments()) {
+      fragments_(fragment_rows(*method_, specs_)) {
   TESSERA_CHECK(!settings_.keeps_fast || method_->payload() == Payload::theta_end,
                 ": fast values need contributions that are parameters");
   TESSERA_CHECK(!settings_.keeps_fast || !settings_.brings_changes, ": fast values are not made of changes");
-  for (std::size_t i = 0; i < specs_.size(); ++i) index_.emplace(specs_[i].name, i);
-  std::set<std::string> seen;
-  for (const auto& fragment : fragments_) {
-    for (const std::string& name : fragment) {
-      TESSERA_CHECK(travels(spec_of(name).role), ": ", name, " is never sent but in a fragment");
-      TESSERA_CHECK(seen.insert(name).second, ": ", name, " is in two fragments");
-    }
+  RowSet seen, all;
+  for (const RowSet& fragment : fragments_) {
+    const RowSet twice = common_rows(seen, fragment);
+    TESSERA_CHECK(twice.empty(), ": ", twice.begin()->first, " is in two fragments");
+    add_rows(seen, fragment);
   }
   for (const ParamSpec& spec : specs_) {
-    TESSERA_CHECK(!travels(spec.role) || seen.count(spec.name), ": ", spec.name, " is in no fragment");
+    if (travels(spec.role)) add_rows(all, spec.name, {0, spec.rows()});
   }
-}
-
-const ParamSpec& Merger::spec_of(const std::string& name) const {
-  auto found = index_.find(name);
-  TESSERA_CHECK(found != index_.end(), ": no parameter named ", name);
-  return specs_[found->second];
+  const RowSet missing = rows_without(all, seen), never_sent = rows_without(seen, all);
+  TESSERA_CHECK(missing.empty(), ": ", missing.begin()->first, " is in no fragment");
+  TESSERA_CHECK(never_sent.empty(), ": ", never_sent.begin()->first, " is never sent but in a fragment");
 }
 
 std::vector<std::string> Merger::state_names(const std::string& param) const {
@@ -210,23 +208,18 @@ TensorMap Merger::initial_state(const TensorMap& theta) const {
 TensorMap Merger::fast_values(FragmentId fragment, const TensorMap& state) const {
   TensorMap values;
   if (!settings_.keeps_fast) return values;
-  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
-    if (is_cut(name)) values.emplace(name, state.at(fast_prefix + name));
+  for (const auto& [name, ranges] : fragments_.at(static_cast<std::size_t>(fragment.value))) {
+    if (is_cut(name)) add_pieces(values, {{name, state.at(fast_prefix + name)}}, {{name, ranges}});
   }
   return values;
 }
 
 RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
-  RowSet rows;
-  for (const std::string& name : fragments_.at(static_cast<std::size_t>(fragment.value))) {
-    const ParamSpec& spec = spec_of(name);
-    if (spec.role == Role::buffer) {
-      add_rows(rows, name, {0, spec.rows()});
-    } else if (auto found = owned.find(name); found != owned.end()) {
-      rows[name] = found->second;
-    }
+  RowSet brought = owned;
+  for (const ParamSpec& spec : specs_) {
+    if (spec.role == Role::buffer) brought[spec.name] = {{0, spec.rows()}};
   }
-  return rows;
+  return common_rows(fragments_.at(static_cast<std::size_t>(fragment.value)), brought);
 }
 
 Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const {
@@ -236,31 +229,32 @@ Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMa
 MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                            TensorMap& theta, TensorMap& state) const {
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
-  const std::vector<std::string>& names = fragments_.at(static_cast<std::size_t>(fragment.value));
-  std::int64_t elements = 0;
-  for (const std::string& name : names) elements += spec_of(name).elements();
-
+  const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
   // Of the whole fragment: a method sees all of it at once.
-  const Buffer memory = scratch_.take(static_cast<std::size_t>(elements) * sizeof(double));
-  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), static_cast<std::size_t>(elements));
-  std::deque<SlotMean> means;  // of the names, in their order
+  const auto elements = static_cast<std::size_t>(elements_in(rows, specs_));
+  const Buffer memory = scratch_.take(elements * sizeof(double));
+  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), elements);
+  std::deque<SlotMean> means;  // of the fragment's ranges, parameters in the order of the specs
   std::vector<std::pair<SlotMean*, std::size_t>> blocks;
-  for (const std::string& name : names) {
-    const ParamSpec& spec = spec_of(name);
-    const std::span<float> values = floats_of(theta, name, spec);
-    const bool from_start =
-        spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
-    SlotMean& mean =
-        means.emplace_back(spec, brought_of(spec, ordered), from_start ? values : std::span<const float>(),
-                           spec.role == Role::weight ? settings_.average_over : 0, rest.first(values.size()));
-    rest = rest.subspan(values.size());
-    if (spec.role == Role::weight && method_->weighs()) {
-      mean.fill([&](const Blended& into) {
-        blend(*method_, spec, ordered, from_start ? values : std::span<const float>(), into);
-      });
-      continue;
+  for (const ParamSpec& spec : specs_) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end()) continue;
+    for (const Rows& range : ranges->second) {
+      const std::size_t count = offset_of(spec, range.count());
+      const bool from_start =
+          spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
+      std::span<const float> start;
+      if (from_start) start = floats_of(theta, spec.name, spec).subspan(offset_of(spec, range.begin), count);
+      SlotMean& mean =
+          means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
+                             spec.role == Role::weight ? settings_.average_over : 0, rest.first(count));
+      rest = rest.subspan(count);
+      if (spec.role == Role::weight && method_->weighs()) {
+        mean.fill([&](const Blended& into) { blend(*method_, spec, range, ordered, start, into); });
+        continue;
+      }
+      for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
     }
-    for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
   }
   parallel_for(blocks.size(), settings_.threads,
                [&](std::size_t i) { blocks[i].first->take(blocks[i].second); });
@@ -268,47 +262,51 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   std::vector<Update> updates;
   MergeOutcome outcome;
   double norm_squares = 0;
-  for (std::size_t n = 0; n < names.size(); ++n) {
-    const std::string& name = names[n];
-    const SlotMean& mean = means[n];
-    const ParamSpec& spec = spec_of(name);
-    const std::span<float> values = floats_of(theta, name, spec);
-    if (spec.role == Role::buffer) {
-      store_buffer_mean(spec, mean, values);
+  for (const SlotMean& mean : means) {
+    const std::string& name = mean.spec().name;
+    if (mean.spec().role == Role::buffer) {
+      store_buffer_mean(mean, floats_of(theta, name, mean.spec()));
       continue;
     }
     norm_squares += mean.norm_squares();
-    const std::vector<std::string> kinds = state_names(name);
-    mean.for_each_run([&](Rows rows, std::int32_t contributions) {
-      const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
-      if (contributions == 0) {
-        outcome.uncovered += static_cast<std::int64_t>(count);
-        outcome.uncovered_pieces.push_back(piece_name(name, rows, spec.rows()));
-        add_rows(outcome.uncovered_rows, name, rows);
-        return;
-      }
-      Update update{.spec = &spec,
-                    .rows = rows,
-                    .theta = values.subspan(begin, count),
-                    .delta = mean.mean().subspan(begin, count),
-                    .state = {},
-                    .owners = contributions,
-                    .cut = is_cut(name),
-                    .squares = mean.squares_of(rows),
-                    .threads = settings_.threads};
-      for (const std::string& kind : kinds) {
-        update.state.push_back(floats_of(state, kind + "/" + name, spec).subspan(begin, count));
-      }
-      if (settings_.keeps_fast && update.cut) {
-        store_fast(update, ordered, floats_of(state, fast_prefix + name, spec).subspan(begin, count));
-      }
-      outcome.updated += static_cast<std::int64_t>(count);
-      updates.push_back(std::move(update));
-    });
+    add_updates(mean, ordered, theta, state, updates, outcome);
   }
   outcome.delta_norm = std::sqrt(norm_squares);
   outcome.outer = method_->apply(version.value, updates);
   return outcome;
+}
+
+/// What the method is to apply of a parameter's mean, and what nobody contributed to.
+void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                         TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const {
+  const ParamSpec& spec = mean.spec();
+  const std::vector<std::string> kinds = state_names(spec.name);
+  mean.for_each_run([&](Rows rows, std::int32_t contributions) {
+    const std::size_t begin = offset_of(spec, rows.begin), count = offset_of(spec, rows.count());
+    if (contributions == 0) {
+      outcome.uncovered += static_cast<std::int64_t>(count);
+      outcome.uncovered_pieces.push_back(piece_name(spec.name, rows, spec.rows()));
+      add_rows(outcome.uncovered_rows, spec.name, rows);
+      return;
+    }
+    Update update{.spec = &spec,
+                  .rows = rows,
+                  .theta = floats_of(theta, spec.name, spec).subspan(begin, count),
+                  .delta = mean.mean_of(rows),
+                  .state = {},
+                  .owners = contributions,
+                  .cut = is_cut(spec.name),
+                  .squares = mean.squares_of(rows),
+                  .threads = settings_.threads};
+    for (const std::string& kind : kinds) {
+      update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));
+    }
+    if (settings_.keeps_fast && update.cut) {
+      store_fast(update, inputs, floats_of(state, fast_prefix + spec.name, spec).subspan(begin, count));
+    }
+    outcome.updated += static_cast<std::int64_t>(count);
+    updates.push_back(std::move(update));
+  });
 }
 
 }  // namespace tessera

@@ -17,6 +17,8 @@
 
 namespace tessera {
 
+class SlotMean;
+
 /// What one slot brings to a merge: F32 tensors by piece_name ("blocks.0.mlp.up[0:64]", or the bare name of a
 /// whole parameter).
 struct MergeInput {
@@ -64,11 +66,11 @@ class Merger {
   /// state_names() and each trained parameter; and copies of the cut parameters of `theta` where fast values
   /// are kept.
   TensorMap initial_state(const TensorMap& theta = {}) const;
-  /// The fast values of a fragment by parameter; empty where none are kept.
+  /// The fast values of a fragment by piece, sharing memory; empty where none are kept.
   TensorMap fast_values(FragmentId fragment, const TensorMap& state) const;
 
-  /// What a slot that owns `owned` brings to a merge of `fragment`: its rows of the fragment's parameters,
-  /// and its buffers whole.
+  /// What a slot that owns `owned` brings to a merge of `fragment`: its own of the fragment's rows, and all
+  /// that are a buffer's.
   RowSet expected(FragmentId fragment, const RowSet& owned) const;
   Status validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const;
 
@@ -81,15 +83,15 @@ class Merger {
                      TensorMap& theta, TensorMap& state) const;
 
  private:
-  const ParamSpec& spec_of(const std::string& name) const;
+  void add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+                   TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const;
   bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }
   std::vector<std::string> state_names(const std::string& param) const;
 
   std::vector<ParamSpec> specs_;
-  std::map<std::string, std::size_t> index_;  ///< name -> position in specs_
   std::shared_ptr<const OuterMethod> method_;
   MergeSettings settings_;
-  std::vector<std::vector<std::string>> fragments_;
+  std::vector<RowSet> fragments_;
   BufferPool scratch_;
 };
 

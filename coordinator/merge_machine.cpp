@@ -97,20 +97,8 @@ bool Step::was_given(const From& from, const Offer& offer) {
     return true;
   }
   because("already taken");
-  emit(action::Send{from.peer, Taken{offer.key, offer.contribution.digest}});
+  emit(action::Send{from.peer, Taken{offer.key, offer.contribution.digest, steps_of(offer.key.slot)}});
   return true;
-}
-
-/// Whether a contribution that was taken is in no committed version yet.
-bool Step::waits_for_merge(const MergeKey& key) const {
-  const FragmentLedger& ledger = s_.ledger.fragment(key.fragment);
-  const auto is_it = [&](const StagedRecord& c) {
-    return c.key.slot == key.slot && c.key.version == key.version;
-  };
-  const bool sealed = ledger.sealed && std::any_of(ledger.sealed->contributions.begin(),
-                                                   ledger.sealed->contributions.end(), is_it);
-  return sealed || std::any_of(ledger.staged.begin(), ledger.staged.end(),
-                               [&](const StagedEntry& entry) { return is_it(entry.record); });
 }
 
 bool Step::fits_version(const MergeKey& key) {
@@ -186,7 +174,7 @@ void Step::reject(const State::Pending& pending, const std::string& tensor, cons
 
 void Step::stage(const State::Pending& pending) {
   const Offer& offer = pending.offer;
-  const Taken taken{offer.key, offer.contribution.digest};
+  const Taken taken{offer.key, offer.contribution.digest, steps_of(offer.key.slot)};
   const StagedRecord record{offer.key, offer.contribution.digest, offer.contribution.size, offer.slot_state,
                             offer.work};
   if (!s_.settings.rules.stage_before_taken) emit(action::Send{pending.peer, taken});
@@ -328,19 +316,6 @@ void Step::merged(const event::Merged& event) {
   finish_if_done();
 }
 
-/// The slots whose work a new version is go on from it, or from a newer one.
-void Step::tell_what_is_merged(const SealedRecord& sealed) {
-  for (const StagedRecord& contribution : sealed.contributions)
-    send(s_.ledger.slot(contribution.key.slot).holder, Taken{contribution.key, contribution.digest});
-}
-
-/// Where every contribution makes a version, a slot that fetches one may be overtaken: it has until all slots
-/// have brought another on average.
-void Step::retire(FragmentId fragment, Version old) {
-  const std::int64_t stay = s_.settings.arrivals_per_merge > 0 ? s_.settings.slots() : 0;
-  if (old.value - stay >= 0) emit(action::Retire{fragment, Version{old.value - stay}});
-}
-
 // ---- publishing and evaluating ----
 
 void Step::publish(FragmentId fragment) {
@@ -359,12 +334,6 @@ Publish Step::publication(FragmentId fragment, const Incarnation& to) const {
   publish.evaluate = wants_evaluation(fragment, to);
   publish.save_state = brings_state(publish.head.version);
   return publish;
-}
-
-/// Whether what starts from a version brings the slot's state: a checkpoint is made with it. Where it may be
-/// merged later than that, any may be the slot's last one before a checkpoint.
-bool Step::brings_state(Version from) const {
-  return s_.settings.any_version() || s_.settings.checkpoint_due(Version{from.value + 1});
 }
 
 bool Step::wants_evaluation(FragmentId fragment, const Incarnation& from) const {

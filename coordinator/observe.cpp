@@ -108,7 +108,10 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   row["bytes_up"] = totals.bytes_up;
   row["bytes_down"] = totals.bytes_down;
   row["contributions"] = totals.contributions;
-  if (!totals.staleness.empty()) row["staleness"] = totals.staleness;
+  if (!totals.staleness.empty()) {
+    row["staleness"] = totals.staleness;
+    row["steps"] = totals.work.steps;
+  }
   row["uncovered"] = totals.uncovered;
   for (SlotId slot : commit.left_out) row["left_out"].push_back(slot.value);
   for (const HeldSlice& slice : commit.held) row["held"][slice.name] = slice.merges;

@@ -100,9 +100,7 @@ Result<PlanSchedule> PlanSchedule::make(const std::vector<ParamSpec>& specs,
     for (const PartSlice& slice : slices) {
       schedule.slices_.push_back(slice.slice);
       schedule.part_.push_back(slice.part);
-      for (const auto& [param, ranges] : slice.slice.rows) {
-        for (const Rows& rows : ranges) add_rows(cut, param, rows);
-      }
+      add_rows(cut, slice.slice.rows);
     }
     schedule.rotate_every_ = settings.rotate_every;
     if (settings.rotate_state == "hand_over" && settings.rotate_every > 0) {
@@ -148,9 +146,7 @@ RowSet PlanSchedule::owned(SlotId slot, Version version) const {
   for (std::size_t i = 0; i < slices_.size(); ++i) {
     const std::vector<std::int32_t>& owners = owners_of(i, version);
     if (!std::binary_search(owners.begin(), owners.end(), slot.value)) continue;
-    for (const auto& [param, ranges] : slices_[i].rows) {
-      for (const Rows& rows : ranges) add_rows(owned, param, rows);
-    }
+    add_rows(owned, slices_[i].rows);
   }
   return owned;
 }
@@ -161,9 +157,15 @@ RowSet PlanSchedule::handed_over(SlotId slot, Version version) const {
   for (std::size_t i = 0; i < slices_.size(); ++i) {
     const std::vector<std::int32_t>& owners = owners_of(i, version);
     if (part_[i] < 0 || !std::binary_search(owners.begin(), owners.end(), slot.value)) continue;
-    for (const auto& [param, ranges] : slices_[i].rows) {
-      for (const Rows& range : ranges) add_rows(rows, param, range);
-    }
+    add_rows(rows, slices_[i].rows);
+  }
+  return rows;
+}
+
+std::vector<RowSet> PlanSchedule::slice_rows() const {
+  std::vector<RowSet> rows(owners_.size());
+  for (std::size_t i = 0; i < slices_.size(); ++i) {
+    if (part_[i] >= 0) add_rows(rows[part_[i]], slices_[i].rows);
   }
   return rows;
 }
@@ -181,9 +183,7 @@ RowSet PlanSchedule::trained(Version version) const {
   RowSet trained;
   for (std::size_t i = 0; i < slices_.size(); ++i) {
     if (owners_of(i, version).empty()) continue;
-    for (const auto& [param, ranges] : slices_[i].rows) {
-      for (const Rows& rows : ranges) add_rows(trained, param, rows);
-    }
+    add_rows(trained, slices_[i].rows);
   }
   return trained;
 }

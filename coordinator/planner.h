@@ -39,6 +39,8 @@ class PlanSchedule {
   /// nothing.
   RowSet handed_over(SlotId slot, Version version) const;
   std::vector<std::string> cut_parameters() const;
+  /// Of each of the partial.slices slices its rows, in all cut parameters; empty: nothing is cut.
+  std::vector<RowSet> slice_rows() const;
   /// Whether some slot owns something else at `version` than at the version before.
   bool changes_at(Version version) const;
   /// Versions after which the owners are the first ones again; 1: they never change.

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/pieces.h"
 #include "comm/storage/files.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/coordinator.h"
@@ -154,9 +155,12 @@ Status Coordinator::load_committed(Ledger& ledger) {
                                                   " does not have the committed hash"));
       }
       for (const auto& [name, tensor] : *saved) {
-        const auto known = theta_.find(name) != theta_.end() ? theta_.find(name) : outer_.find(name);
-        TESSERA_CHECK(known != outer_.end(), ": a committed state has an unknown tensor ", name);
-        known->second = tensor.clone();
+        const PieceRows piece = rows_of_piece(name, tensor.shape.empty() ? 1 : tensor.shape[0]);
+        std::optional<HostTensor> known = find_rows(theta_, piece.param, piece.rows);
+        if (!known) known = find_rows(outer_, piece.param, piece.rows);
+        TESSERA_CHECK(known && known->shape == tensor.shape && known->dtype == tensor.dtype,
+                      ": a committed state has an unknown tensor ", name);
+        std::ranges::copy(tensor.bytes(), known->buffer.bytes.begin());
       }
     }
     if (!ledger.fragments[f].sealed) continue;

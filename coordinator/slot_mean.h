@@ -1,5 +1,5 @@
-// The mean over slots of one parameter, in passes over blocks of rows that fit the cache and may run side by
-// side: the bits are the same whoever takes which block.
+// The mean over slots of rows of one parameter, in passes over blocks of rows that fit the cache and may run
+// side by side: the bits are the same whoever takes which block.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace tessera {
 
-/// Rows of a parameter that a slot brings.
+/// Rows that a slot brings.
 struct BroughtRows {
   Rows rows;
   std::span<const float> values;
@@ -19,11 +19,13 @@ struct BroughtRows {
 
 class SlotMean {
  public:
-  /// `brought`: by every slot, in slot order. `start`: what differences are formed from, start - value;
-  /// empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners that brought a
-  /// row. `mean` is written where there are owners; `spec` and the spans must outlive the object.
-  SlotMean(const ParamSpec& spec, std::vector<std::vector<BroughtRows>> brought, std::span<const float> start,
-           std::int32_t average_over, std::span<double> mean);
+  /// `brought`: by every slot, in slot order, all within `range`. `start`: what differences are formed from,
+  /// start - value; empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners
+  /// that brought a row. `mean` is written where there are owners. Both are of the range's rows; `spec` and
+  /// the spans must outlive the object.
+  SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
+           std::span<const float> start, std::int32_t average_over, std::span<double> mean);
+  const ParamSpec& spec() const { return spec_; }
 
   std::size_t blocks() const { return norms_.size(); }
   /// Each block once, from any thread.
@@ -38,14 +40,14 @@ class SlotMean {
   }
 
   // ---- once all blocks are taken
-  std::span<double> mean() const { return mean_; }
+  std::span<double> mean_of(Rows rows) const;
   /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
     const std::int64_t rows = static_cast<std::int64_t>(owners_.size());
     for (std::int64_t begin = 0, end = 0; begin < rows; begin = end) {
       while (end < rows && owners_[end] == owners_[begin]) ++end;
-      visit(Rows{begin, end}, owners_[begin]);
+      visit(Rows{range_.begin + begin, range_.begin + end}, owners_[begin]);
     }
   }
   /// Of all contributions' differences in these rows, squared.
@@ -54,12 +56,12 @@ class SlotMean {
   double norm_squares() const;
 
  private:
-  void add(Rows rows, const float* values);
-  Rows rows_of(std::size_t block) const;
-  void divide(Rows rows);
+  Rows rows_of(std::size_t block) const;  ///< as all that follows, counted from the range's first
+  double take_group(Rows group);
   void measure(std::size_t block);
 
   const ParamSpec& spec_;
+  Rows range_;
   std::size_t width_;
   std::int64_t block_rows_;
   std::vector<std::vector<BroughtRows>> brought_;

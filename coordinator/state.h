@@ -48,6 +48,7 @@ struct CoordinatorSettings {
   std::int32_t arrivals_per_merge = 0;       ///< 0: one of every slot; n: the first n
   bool takes_late = false;                   ///< OuterMethod::takes_late
   std::optional<GraceWindow> window{};       ///< drop mode: instead of a deadline
+  std::optional<DynamicSteps> dynamic{};     ///< OuterMethod::dynamic_steps
   std::int64_t eval_every = 0;               ///< in versions; 0: only the last
   bool evaluate = true;                      ///< there is something to evaluate on
   std::int64_t checkpoint_every = 0;         ///< in versions; 0: only the last
@@ -228,7 +229,7 @@ Instant drop_deadline(const State& state, const State::Fragment& fragment);
 /// share * (steps * its step time - from the first contribution to the quorum - the last merge), clamped.
 Duration grace_of(const GraceWindow& window, const std::vector<StagedEntry>& there, Duration quorum_took,
                   Duration merge_took);
-/// What a fragment (its parameter names) holds of each slice.
-std::vector<Slice> slices_of_fragment(const Plan& plan, const std::vector<std::string>& fragment);
+/// What a fragment holds of each slice.
+std::vector<Slice> slices_of_fragment(const Plan& plan, const RowSet& fragment);
 
 }  // namespace tessera

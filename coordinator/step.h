@@ -1,6 +1,7 @@
 // One call of decide(), as an object: the state, the time, and the decision under construction. Private to
 // the coordinator; decide.cpp has the events, leases.cpp workers and slots, merge_machine.cpp the way of a
-// contribution into a version, drop_mode.cpp what happens to those that do not come.
+// contribution into a version, drop_mode.cpp what happens to those that do not come, late.cpp to
+// those that come late.
 #pragma once
 #include <string>
 
@@ -46,7 +47,6 @@ class Step {
   void lease_again(SlotId slot, const std::string& reason);
   void grant(SlotId slot);
   void bring_up_to_date(SlotId slot);
-  bool must_come_back(SlotId slot) const;
   void say_who_waits(std::size_t waiting);
   void send_what_it_missed(const From& from, const Heartbeat& heartbeat);
   std::optional<Incarnation> evaluator() const;
@@ -54,7 +54,6 @@ class Step {
   // Merges.
   bool is_offer_of_holder(const From& from, const Offer& offer);
   bool was_given(const From& from, const Offer& offer);
-  bool waits_for_merge(const MergeKey& key) const;
   bool fits_version(const MergeKey& key);
   void alarm(const From& from, const Offer& offer);
   void reject(const State::Pending& pending, const std::string& tensor, const std::string& reason);
@@ -63,8 +62,6 @@ class Step {
   void try_close_all();
   std::vector<StagedRecord> chosen(FragmentId fragment) const;
   void close(FragmentId fragment, std::vector<StagedRecord> contributions);
-  void tell_what_is_merged(const SealedRecord& sealed);
-  void retire(FragmentId fragment, Version old);
 
   // Mode drop.
   std::optional<std::string> why_without_others(FragmentId fragment,
@@ -73,9 +70,16 @@ class Step {
   std::vector<HeldSlice> held_by(const SealedRecord& sealed) const;
   void alarm_about(const SealedRecord& sealed, const std::vector<HeldSlice>& held_before);
 
+  // Late contributions.
+  bool waits_for_merge(const MergeKey& key) const;
+  bool must_come_back(SlotId slot) const;
+  void tell_what_is_merged(const SealedRecord& sealed);
+  void retire(FragmentId fragment, Version old);
+  bool brings_state(Version from) const;
+  std::int64_t steps_of(SlotId slot) const;
+
   void publish(FragmentId fragment);
   Publish publication(FragmentId fragment, const Incarnation& to) const;
-  bool brings_state(Version from) const;
   bool wants_evaluation(FragmentId fragment, const Incarnation& from) const;
 
   // Endings.

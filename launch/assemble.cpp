@@ -83,7 +83,7 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         ExitCode::usage, "device = \"", recipe.device,
         "\" does not go with model.precision = \"bf16\", whose kernels are the CPU's; \"fp32\" runs there");
   }
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, parts.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, parts);
   if (parts.family->scales_loss() && !method->steps_locally()) {
     return fail(
         ExitCode::usage, "outer.name = \"", recipe.outer.method.name,
@@ -211,9 +211,8 @@ double cut_momentum_of(const Recipe& recipe) {
 
 }  // namespace
 
-std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
-                                                   const std::vector<ParamSpec>& specs) {
-  OuterMethod::Context context{.specs = specs,
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const ModelParts& model) {
+  OuterMethod::Context context{.specs = model.specs,
                                .steps = recipe.sync.steps,
                                .rule = recipe.outer.rule,
                                .lr = recipe.outer.lr,
@@ -221,6 +220,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .cut = OuterStep{recipe.outer.cut_lr, cut_momentum_of(recipe)},
                                .slots = static_cast<std::int32_t>(recipe.slots),
                                .slices = moving_slices(recipe),
+                               .slice_rows = model.schedule.slice_rows(),
                                .seed = static_cast<std::uint64_t>(recipe.seed),
                                .adam = {recipe.outer.beta2, recipe.outer.epsilon},
                                .weight_decay = recipe.outer.weight_decay,
@@ -229,7 +229,7 @@ std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe,
                                .keeps_fast = recipe.partial.owner_view == "fast",
                                .drops = recipe.mode == "drop",
                                .quorum = static_cast<std::int32_t>(recipe.sync.quorum),
-                               .gradient_step = assemble_gradient_step(recipe, specs)};
+                               .gradient_step = assemble_gradient_step(recipe, model.specs)};
   return make<OuterMethod>(recipe.outer.method, context);
 }
 
@@ -277,7 +277,7 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
 }
 
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   const std::shared_ptr<InnerOptimizer> inner = assemble_inner(recipe);
   const CostModel shape = model.family->cost();
   const double tokens = static_cast<double>(recipe.batch * std::max<std::int64_t>(shape.context, 1));
@@ -300,6 +300,7 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .bytes_down = per_parameter(down),
           .piece_bytes_up = up,
           .piece_bytes_down = down,
+          .fragments = fragment_rows(*method, model.specs),
           .updates = assemble_down(recipe).rounds() || share < 1,
           .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};

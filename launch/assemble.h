@@ -54,7 +54,7 @@ std::unique_ptr<Schedule> assemble_schedule(const Recipe& recipe);
 std::unique_ptr<InnerOptimizer> assemble_inner(const Recipe& recipe);
 /// The low-communication method, with the coordinator's gradient step where the method wants one. It refers
 /// to the recipe, which must outlive it.
-std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const std::vector<ParamSpec>& specs);
+std::shared_ptr<const OuterMethod> assemble_method(const Recipe& recipe, const ModelParts& model);
 /// An inner optimizer on merged gradients; its state_names() are those of the slots' inner optimizers.
 std::unique_ptr<GradientStep> assemble_gradient_step(const Recipe& recipe,
                                                      const std::vector<ParamSpec>& specs);

@@ -44,7 +44,7 @@ Result<Planned> make_planned(const RecipeOptions& options) {
   const CostModel shape = model.family->cost();
   const CostSettings settings = cost_settings(recipe, model);
   CostReport cost = cost_of(model.plan, model.specs, shape, settings);
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   Workload workload =
       workload_of(model.plan, model.specs, shape, *method, settings, static_cast<double>(recipe.workers));
   if (known == 0) {
@@ -80,7 +80,9 @@ nlohmann::ordered_json slot_json(const SlotCost& slot) {
                {"peak_bytes", slot.peak},
                {"received_bytes", slot.received},
                {"bytes_up", slot.bytes_up},
-               {"bytes_down", slot.bytes_down}});
+               {"bytes_down", slot.bytes_down},
+               {"bytes_up_in_one_merge", slot.merge_up},
+               {"bytes_down_in_one_merge", slot.merge_down}});
   return json;
 }
 
@@ -116,6 +118,8 @@ void print_json(const Planned& p, const PlanOptions& options) {
       {"bytes_saved", cost.bytes_saved()},
       {"memory_saved_against_data_parallel", cost.memory_saved_against_data_parallel()},
       {"bytes_saved_against_data_parallel", cost.bytes_saved_against_data_parallel()},
+      {"bytes_up_in_one_merge", cost.total.merge_up},
+      {"bytes_down_in_one_merge", cost.total.merge_down},
       {"coordinator_bytes", cost.coordinator_bytes},
       {"steps_per_merge", p.settings.steps},
       {"frozen_parameters", frozen_elements(p.model.specs)},
@@ -246,7 +250,7 @@ void print_comparison(const Planned& p) {
               "this recipe", "DiLoCo", "data parallel");
   auto row = [](const char* name, std::string (*format)(double), double ours, double diloco,
                 double parallel) {
-    std::printf("  %-19s %14s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(),
+    std::printf("  %-20s %13s %14s %14s\n", name, format(ours).c_str(), format(diloco).c_str(),
                 format(parallel).c_str());
   };
   row("FLOPs", format_count, cost.total.flops, cost.total_diloco.flops, cost.total_data_parallel.flops);
@@ -255,8 +259,12 @@ void print_comparison(const Planned& p) {
   row("peak, mean of slots", peak_text, cost.mean_peak, cost.diloco.peak, cost.data_parallel.peak);
   row("bytes up", format_bytes, cost.total.bytes_up, cost.total_diloco.bytes_up,
       cost.total_data_parallel.bytes_up);
+  row("  of it in one merge", format_bytes, cost.total.merge_up, cost.total_diloco.merge_up,
+      cost.total_data_parallel.merge_up);
   row("bytes down", format_bytes, cost.total.bytes_down, cost.total_diloco.bytes_down,
       cost.total_data_parallel.bytes_down);
+  row("  of it in one merge", format_bytes, cost.total.merge_down, cost.total_diloco.merge_down,
+      cost.total_data_parallel.merge_down);
   std::printf("Against DiLoCo: %s FLOPs, %s memory, %s bytes. Against data parallel: %s memory, %s bytes.\n",
               change(cost.flops_saved()).c_str(), change(cost.memory_saved()).c_str(),
               change(cost.bytes_saved()).c_str(), change(cost.memory_saved_against_data_parallel()).c_str(),

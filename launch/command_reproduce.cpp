@@ -64,7 +64,7 @@ Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<
     return fail(ExitCode::usage, spec.base_file, ": say model.vocab, or nothing can be planned");
   TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, vocab));
   const CostSettings settings = cost_settings(recipe, model);
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   return ResolvedUnit{.recipe = comparable_settings(recipe),
                       .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
                       .cost_settings = settings,

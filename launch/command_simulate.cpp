@@ -127,7 +127,7 @@ Result<std::vector<Subject>> subjects_of_recipe(const SimulateOptions& o) {
   if (!o.codecs.empty()) {
     TESSERA_ASSIGN(codecs, parse_codecs(o.codecs));
   }
-  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+  const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   const double slots = static_cast<double>(recipe.slots);
   double parameters = 0;
   for (const ParamSpec& spec : model.specs) parameters += static_cast<double>(spec.elements());

@@ -32,6 +32,7 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.arrivals_per_merge = method.arrivals_per_merge();
   settings.takes_late = method.takes_late();
   settings.window = method.grace();
+  settings.dynamic = method.dynamic_steps();
   if (settings.window && settings.quorum == 0) settings.quorum = 1;
   settings.eval_every = recipe.eval.every;
   settings.checkpoint_every = recipe.checkpoint.every;
@@ -42,8 +43,8 @@ CoordinatorSettings settings_of(const Recipe& recipe, const ModelParts& model, c
   settings.owned = [schedule = model.schedule](SlotId slot, Version version) {
     return schedule.owned(slot, version);
   };
-  settings.slices = [schedule = model.schedule, fragments = method.fragments()](FragmentId fragment,
-                                                                                Version version) {
+  settings.slices = [schedule = model.schedule, fragments = fragment_rows(method, model.specs)](
+                        FragmentId fragment, Version version) {
     return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
   };
   return settings;
@@ -54,7 +55,7 @@ class LiveRole final : public CoordinatorRole {
   Status open(const RunDirectory& run, const Recipe& recipe, CoordinatorSurroundings surroundings) {
     TESSERA_ASSIGN(const DataParts data, assemble_data(recipe));
     TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, data.prepared.vocab));
-    const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model.specs);
+    const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
     MergeSettings merge = merge_settings(recipe, *method, model.plan);
     merge.threads = surroundings.threads;
     CoordinatorParts parts{

@@ -18,9 +18,14 @@ namespace {
 constexpr const char* allocator_settings =
     "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296";
 
+std::map<std::string, std::string> allocator_environment() {
+  if (std::getenv("GLIBC_TUNABLES") != nullptr) return {};
+  return {{"GLIBC_TUNABLES", allocator_settings}};
+}
+
 std::map<std::string, std::string> worker_environment(const std::string& number) {
-  std::map<std::string, std::string> environment{{"TESSERA_WORKER", number}};  // open_device() reads it
-  if (std::getenv("GLIBC_TUNABLES") == nullptr) environment.emplace("GLIBC_TUNABLES", allocator_settings);
+  std::map<std::string, std::string> environment = allocator_environment();
+  environment.emplace("TESSERA_WORKER", number);  // open_device() reads it
   return environment;
 }
 
@@ -31,7 +36,9 @@ ChildSpec coordinator_child(const RunDirectory& run, bool resume) {
                                         run.path(),    "--job",       random_bits128().hex()};
   if (resume) arguments.push_back("--resume");
   return {.name = "coordinator",
-          .process = {.arguments = arguments, .environment = {}, .output_file = run.text_log("coordinator")},
+          .process = {.arguments = arguments,
+                      .environment = allocator_environment(),
+                      .output_file = run.text_log("coordinator")},
           .restart_arguments = resume ? std::vector<std::string>{} : std::vector<std::string>{"--resume"},
           .decides = true};
 }

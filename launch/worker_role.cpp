@@ -71,7 +71,7 @@ Result<std::unique_ptr<WorkerParts>> make_worker_parts(const std::string& recipe
   TESSERA_ASSIGN(DataParts data, assemble_data(*recipe, data_folder));
   TESSERA_ASSIGN(ModelParts model, assemble_model(*recipe, data.prepared.vocab));
   auto parts = std::make_unique<WorkerParts>();
-  parts->method = assemble_method(*recipe, model.specs);
+  parts->method = assemble_method(*recipe, model);
   parts->objective = assemble_objective(*recipe);
   parts->schedule = assemble_schedule(*recipe);
   parts->make_inner = [recipe] {

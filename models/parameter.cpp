@@ -60,21 +60,33 @@ at::Tensor Parameter::differentiable() const {
   return at::cat(ordered);
 }
 
-void Parameter::write(const float* values) {
+void Parameter::write(Rows rows, const float* values) {
+  TESSERA_CHECK(0 <= rows.begin && rows.begin <= rows.end && rows.end <= spec.rows());
   const std::int64_t width = spec.row_size();
   if (!split()) {
     TESSERA_CHECK(full.scalar_type() == at::kFloat);
+    const at::Tensor to = full.view({spec.rows(), width}).narrow(0, rows.begin, rows.count());
     if (!full.is_cpu()) {
-      full.copy_(at::from_blob(const_cast<float*>(values), full.sizes(), full.options().device(at::kCPU)));
+      to.copy_(at::from_blob(const_cast<float*>(values), to.sizes(), full.options().device(at::kCPU)));
       return;
     }
-    std::memcpy(full.mutable_data_ptr(), values, sizeof(float) * static_cast<std::size_t>(spec.elements()));
+    std::memcpy(to.mutable_data_ptr(), values, to.nbytes());
     return;
   }
-  for (const Leaf& leaf : leaves)
-    std::memcpy(leaf.value.mutable_data_ptr(), values + leaf.rows.begin * width, leaf.value.nbytes());
-  for (const HalfRows& half : halves)
-    round_to_bf16(values + half.rows.begin * width, half.value.numel(), half.value.mutable_data_ptr());
+  // Calls put(from, elements, to) for what a part has of the rows.
+  const auto put_common = [&](Rows part, const at::Tensor& tensor, const auto& put) {
+    const std::int64_t begin = std::max(rows.begin, part.begin), count = std::min(rows.end, part.end) - begin;
+    if (count <= 0) return;
+    const auto skip = (begin - part.begin) * width * static_cast<std::int64_t>(tensor.element_size());
+    put(values + (begin - rows.begin) * width, count * width,
+        static_cast<char*>(tensor.mutable_data_ptr()) + skip);
+  };
+  for (const Leaf& leaf : leaves) {
+    put_common(leaf.rows, leaf.value, [](const float* from, std::int64_t elements, void* to) {
+      std::memcpy(to, from, sizeof(float) * static_cast<std::size_t>(elements));
+    });
+  }
+  for (const HalfRows& half : halves) put_common(half.rows, half.value, round_to_bf16);
 }
 
 /// Makes exactly these ranges the leaves.

@@ -39,9 +39,10 @@ struct Parameter {
   bool frozen() const { return leaves.empty(); }
   bool whole() const { return leaves.size() == 1 && leaves[0].rows.count() == spec.rows(); }
   bool split() const { return !full.defined(); }
-  /// Sets all values (fp32, `spec.elements()` of them, in the CPU's memory); a split parameter rounds them
-  /// where they are frozen.
-  void write(const float* values);
+  /// Sets the values of rows (fp32, in the CPU's memory); a split parameter rounds them where they are
+  /// frozen.
+  void write(Rows rows, const float* values);
+  void write(const float* values) { write({0, spec.rows()}, values); }  ///< all of them
   /// A tensor equal to `full` whose gradient flows to the leaves, for layers that do not know slices (biases,
   /// gains, embeddings). Exact, but saves no work; matrix products use sliced_linear instead.
   at::Tensor differentiable() const;

@@ -90,9 +90,10 @@ const MetricInfo merge_part_seconds{
     "tessera_merge_part_seconds",
     Type::histogram,
     "Seconds of the coordinator's parts of a merge: contributions checked and staged (of all slots), read "
-    "(where a predecessor staged them); the new version saved, encoded and hashed, which run side by side.",
+    "(where a predecessor staged them); the new version saved, encoded and hashed, which run side by side; "
+    "and processor time of the whole process since the merge before.",
     "part",
-    {"validate", "stage", "read", "commit_save", "commit_encode", "commit_hash"}};
+    {"validate", "stage", "read", "commit_save", "commit_encode", "commit_hash", "processor"}};
 const MetricInfo step_seconds{"tessera_step_seconds",
                               Type::histogram,
                               "Seconds of one inner optimizer step, mean over a contribution's steps.",

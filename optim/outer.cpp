@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/parallel.h"
+#include "base/pieces.h"
 
 namespace tessera {
 namespace {
@@ -83,6 +84,13 @@ void restart_state(std::int64_t every, std::int64_t version, std::span<const Upd
 void decay_weights(double amount, const Update& update) {
   if (amount == 0 || (update.spec != nullptr && !update.spec->decay)) return;
   for (float& value : update.theta) value = static_cast<float>(static_cast<double>(value) * (1 - amount));
+}
+
+std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs) {
+  std::vector<RowSet> rows;
+  for (const std::vector<std::string>& pieces : method.fragments())
+    rows.push_back(rows_of_pieces(pieces, specs));
+  return rows;
 }
 
 void apply_rule(const OuterRule& rule, double lr, const Update& update) {

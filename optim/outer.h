@@ -113,6 +113,11 @@ struct GraceWindow {
   std::int64_t steps = 0;  ///< that slots work on before they adopt
 };
 
+/// Inner steps of a slot between two contributions, where they follow its speed: between `least` and `all`.
+struct DynamicSteps {
+  std::int64_t all = 1, least = 1;
+};
+
 /// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
 struct OuterStep {
   double lr = 0.7;
@@ -145,7 +150,8 @@ struct Encoding {
 /// Coordinates of a range of rows, counted from its first one, ascending.
 using Positions = std::vector<std::int64_t>;
 
-/// A method. Fragments are lists of parameter names; every trainable parameter is in exactly one.
+/// A method. Fragments are lists of pieces (piece_name): mostly of bare names, which are whole parameters.
+/// Every row that travels is in exactly one.
 class OuterMethod {
  public:
   struct Context {
@@ -155,7 +161,8 @@ class OuterMethod {
     double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
     std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
     std::int32_t slots = 1, slices = 1;
-    std::uint64_t seed = 0;  ///< of what the method draws
+    std::vector<RowSet> slice_rows{};  ///< rows of each slice, in all parameters that are cut; empty: none is
+    std::uint64_t seed = 0;            ///< of what the method draws
     OuterAdam adam{};
     double weight_decay = 0;                              ///< of the outer step, times its rate
     std::int64_t restart_every = 0;                       ///< restart_state()
@@ -211,6 +218,9 @@ class OuterMethod {
   virtual bool takes_late() const { return arrivals_per_merge() > 0; }
   /// Mode drop: how long a merge waits after its quorum, where sync.deadline does not say it.
   virtual std::optional<GraceWindow> grace() const { return std::nullopt; }
+  /// Steps per contribution by speed, as many as `all` for the quickest slot. Slots begin their rounds at
+  /// multiples of that all the same, and leave out the rest.
+  virtual std::optional<DynamicSteps> dynamic_steps() const { return std::nullopt; }
   /// Whether influence() and blend() say how contributions become one change; else their plain mean.
   virtual bool weighs() const { return false; }
   virtual Influence influence(const Brought&) const { return {}; }
@@ -223,5 +233,8 @@ class OuterMethod {
   /// Makes `version` (from 1) of one fragment: updates theta and state in place.
   virtual OuterReport apply(std::int64_t version, std::span<const Update> updates) const = 0;
 };
+
+/// A method's fragments as rows of these parameters.
+std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<ParamSpec>& specs);
 
 }  // namespace tessera

@@ -1,6 +1,7 @@
 // The worker's side of a method's local half: what happens to a slot's own rows around a contribution.
 #include <algorithm>
 
+#include "base/pieces.h"
 #include "worker/worker.h"
 
 namespace tessera {
@@ -8,11 +9,14 @@ namespace tessera {
 TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
   TensorMap view;
   const std::vector<std::int32_t> adopts = parts_->method->due(progress.step).adopt;
-  const auto fragments = parts_->method->fragments();
-  for (std::size_t f = 0; f < fragments.size(); ++f) {
+  for (std::size_t f = 0; f < fragments_.size(); ++f) {
     const bool replaced = std::count(adopts.begin(), adopts.end(), static_cast<std::int32_t>(f)) > 0;
     if (replaced && parts_->method->own_share() == 0 && parts_->method->share() == 1) continue;
-    for (const std::string& name : fragments[f]) view.emplace(name, replica_->view(run, name));
+    for (const auto& [param, ranges] : fragments_[f]) {
+      const std::int64_t all = replica_->params()[param].spec.rows();
+      for (const Rows& rows : ranges)
+        view.emplace(piece_name(param, rows, all), replica_->view(run, param, rows));
+    }
   }
   return view;
 }
@@ -21,11 +25,9 @@ TensorMap Worker::view_after(const SlotRun& run, const SlotProgress& progress) {
 TensorMap Worker::bases_of(const SlotRun& run, const TensorMap& view) const {
   TensorMap bases;
   if (!parts_->method->takes_late() || parts_->method->payload() != Payload::delta) return bases;
-  for (const auto& [name, ranges] : run.owned) {
-    if (!view.contains(name)) continue;
-    const HostTensor& whole = run.adopted.at(name);
-    const std::int64_t all = whole.shape.empty() ? 1 : whole.shape[0];
-    for (const Rows& rows : ranges) bases.emplace(piece_name(name, rows, all), whole.rows(rows));
+  for (const auto& [name, own] : pieces_of(view, run.owned, replica_->params().specs())) {
+    const PieceRows piece = rows_of_piece(name, own.shape.empty() ? 1 : own.shape[0]);
+    bases.emplace(name, *find_rows(run.adopted, piece.param, piece.rows));
   }
   return bases;
 }
@@ -53,7 +55,7 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
     HostTensor& value = values.emplace(name, brought.clone()).first->second;
     OwnRows own{.value = value.as<float>(),
                 .brought = brought.as<float>(),
-                .committed = run.adopted.at(piece.param).rows(piece.rows).as<float>(),
+                .committed = find_rows(run.adopted, piece.param, piece.rows)->as<float>(),
                 .state = {},
                 .cut = parts_->cut.params.contains(piece.param),
                 .owners = owners_of(piece.param, piece.rows, from)};
@@ -69,12 +71,12 @@ void Worker::before_push(SlotRun& run, Version from, TensorMap& part) {
 }
 
 Coordinates Worker::coordinates() const {
-  return [this](const std::string& param, std::int64_t version) -> std::optional<Positions> {
+  return [this](const std::string& piece, std::int64_t version) -> std::optional<Positions> {
     const auto& known = replica_->params().all();
-    const auto parameter = known.find(param);
+    const auto parameter = known.find(piece.substr(0, piece.find('[')));
     if (parameter == known.end()) return std::nullopt;
     const ParamSpec& spec = parameter->second.spec;
-    return parts_->method->coordinates(version, spec, {0, spec.rows()});
+    return parts_->method->coordinates(version, spec, rows_of_piece(piece, spec.rows()).rows);
   };
 }
 

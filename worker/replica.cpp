@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/pieces.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -25,6 +26,30 @@ void mix(std::span<float> values, std::span<const float> own, double share) {
   }
 }
 
+/// Copies what `pieces` hold of rows of a parameter to their places in `values`, which are those rows; adds
+/// to `found` which these were.
+void copy_rows(const TensorMap& pieces, const ParamSpec& spec, Rows rows, const HostTensor& values,
+               RowSet& found) {
+  for (const PieceOf& piece : pieces_within(pieces, spec.name, rows)) {
+    std::ranges::copy(piece.values.as<float>(),
+                      values.as<float>().begin() + (piece.rows.begin - rows.begin) * spec.row_size());
+    add_rows(found, spec.name, piece.rows);
+  }
+}
+
+/// Room for rows of a parameter.
+HostTensor empty_rows(const ParamSpec& spec, Rows rows) {
+  std::vector<std::int64_t> shape = spec.shape;
+  if (!shape.empty()) shape[0] = rows.count();
+  return HostTensor::empty(DType::f32, shape);
+}
+
+/// Rows of a leaf.
+at::Tensor narrow(const Leaf& leaf, Rows rows) {
+  if (rows == leaf.rows) return leaf.value.detach();
+  return leaf.value.detach().narrow(0, rows.begin - leaf.rows.begin, rows.count());
+}
+
 }  // namespace
 
 Replica::Replica(const Family& family, CutSettings cut, at::Device device)
@@ -40,23 +65,25 @@ void Replica::set_frozen(const std::function<void(ParamStore&)>& set) {
     params_[name].write(parameter.full.const_data_ptr<float>());
 }
 
-void Replica::write(const TensorMap& whole) {
-  for (const auto& [name, tensor] : whole) {
-    Parameter& parameter = params_[name];
-    TESSERA_CHECK_EQ(parameter.spec.elements(), tensor.elements());
-    parameter.write(tensor.as<float>().data());
+void Replica::write(const TensorMap& pieces) {
+  for (const auto& [name, tensor] : pieces) {
+    Parameter& parameter = params_[name.substr(0, name.find('['))];
+    const Rows rows = rows_of_piece(name, parameter.spec.rows()).rows;
+    TESSERA_CHECK_EQ(rows.count() * parameter.spec.row_size(), tensor.elements());
+    parameter.write(rows, tensor.as<float>().data());
   }
 }
 
 void Replica::overlay(const TensorMap& pieces) {
-  for_each_leaf(params_, [&](Parameter&, Leaf& leaf, const std::string& piece) {
-    auto found = pieces.find(piece);
-    if (found == pieces.end()) return;
-    TESSERA_CHECK_EQ(leaf.value.nbytes(), found->second.bytes().size());
-    if (leaf.value.is_cpu()) {
-      std::memcpy(leaf.value.mutable_data_ptr(), found->second.bytes().data(), leaf.value.nbytes());
-    } else {
-      leaf.value.detach().copy_(torch_view(found->second));
+  for_each_leaf(params_, [&](Parameter& parameter, Leaf& leaf, const std::string&) {
+    for (const PieceOf& piece : pieces_within(pieces, parameter.spec.name, leaf.rows)) {
+      const at::Tensor to = narrow(leaf, piece.rows);
+      TESSERA_CHECK_EQ(to.nbytes(), piece.values.bytes().size());
+      if (to.is_cpu()) {
+        std::memcpy(to.mutable_data_ptr(), piece.values.bytes().data(), to.nbytes());
+      } else {
+        to.copy_(torch_view(piece.values));
+      }
     }
   });
 }
@@ -81,14 +108,16 @@ void Replica::activate(SlotRun& run) {
 std::optional<HostTensor> Replica::own_value(const SlotRun& run, const std::string& param, Rows rows) {
   if (active_ == &run) {
     for (const Leaf& leaf : params_[param].leaves) {
-      if (leaf.rows == rows) return host_copy(leaf.value);
+      if (leaf.rows.begin <= rows.begin && rows.end <= leaf.rows.end) return host_copy(narrow(leaf, rows));
     }
   }
-  const auto parked = run.parked.find(piece_name(param, rows, params_[param].spec.rows()));
-  if (parked != run.parked.end()) return parked->second;
-  const auto adopted = run.adopted.find(param);
-  if (adopted == run.adopted.end()) return std::nullopt;
-  return adopted->second.rows(rows).clone();
+  const ParamSpec& spec = params_[param].spec;
+  HostTensor value = empty_rows(spec, rows);
+  RowSet known;
+  copy_rows(run.adopted, spec, rows, value, known);
+  copy_rows(run.parked, spec, rows, value, known);
+  if (known != RowSet{{param, {rows}}}) return std::nullopt;
+  return value;
 }
 
 /// The slot's own rows of the tensors among `parameters`, as they are to be from now on, where they are not
@@ -97,54 +126,60 @@ TensorMap Replica::own_pieces(SlotRun& run, const TensorMap& parameters, const T
   TensorMap pieces;
   if (!cut_.keeps_fast && cut_.own_share == 0) return pieces;
   for (const auto& [param, ranges] : run.owned) {
-    const auto tensor = parameters.find(param);
-    if (tensor == parameters.end()) continue;
     const bool keeps_fast = cut_.keeps_fast && cut_.params.count(param) > 0;
-    for (const Rows& rows : ranges) {
-      std::optional<HostTensor> piece;
-      if (!keeps_fast || fast != nullptr)
-        piece = (keeps_fast ? fast->at(param) : tensor->second).rows(rows).clone();
-      if (!piece || cut_.own_share > 0) {
-        const std::optional<HostTensor> own = own_value(run, param, rows);
-        if (own && piece) {
-          mix(piece->as<float>(), own->as<float>(), cut_.own_share);
-        } else if (own) {
-          piece = own;
+    const TensorMap* const goes_on_with = keeps_fast ? fast : &parameters;
+    for (const Rows& range : ranges) {
+      for (const PieceOf& merged : pieces_within(parameters, param, range)) {
+        std::optional<HostTensor> piece;
+        if (goes_on_with != nullptr) piece = find_rows(*goes_on_with, param, merged.rows)->clone();
+        if (!piece || cut_.own_share > 0) {
+          const std::optional<HostTensor> own = own_value(run, param, merged.rows);
+          if (own && piece) {
+            mix(piece->as<float>(), own->as<float>(), cut_.own_share);
+          } else if (own) {
+            piece = own;
+          }
         }
+        if (piece)
+          pieces.emplace(piece_name(param, merged.rows, params_[param].spec.rows()), std::move(*piece));
       }
-      if (piece) pieces.emplace(piece_name(param, rows, tensor->second.shape.at(0)), std::move(*piece));
     }
   }
   return pieces;
 }
 
-HostTensor Replica::view(const SlotRun& run, const std::string& param) {
-  HostTensor whole = run.adopted.at(param).clone();
-  const auto ranges = run.owned.find(param);
-  if (ranges == run.owned.end()) return whole;
-  for (const Rows& rows : ranges->second) {
-    const std::optional<HostTensor> own = own_value(run, param, rows);
-    std::ranges::copy(own->as<float>(),
-                      whole.as<float>().begin() + rows.begin * params_[param].spec.row_size());
+HostTensor Replica::view(const SlotRun& run, const std::string& param, Rows rows) {
+  const ParamSpec& spec = params_[param].spec;
+  HostTensor view = empty_rows(spec, rows);
+  TensorMap own;
+  if (const auto owned = run.owned.find(param); owned != run.owned.end()) {
+    for (const auto& [name, ranges] : common_rows({*owned}, {{param, {rows}}})) {
+      for (const Rows& range : ranges)
+        own.emplace(piece_name(name, range, spec.rows()), *own_value(run, name, range));
+    }
   }
-  return whole;
+  RowSet known;
+  copy_rows(run.adopted, spec, rows, view, known);
+  copy_rows(own, spec, rows, view, known);
+  TESSERA_CHECK(known == RowSet({{param, {rows}}}), ": a slot has not adopted all of ", param);
+  return view;
 }
 
 /// The slot's own rows, of which those of `parameters` replace some coordinates.
 TensorMap Replica::partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken) {
   TensorMap pieces;
   for (const auto& [param, ranges] : run.owned) {
-    const auto tensor = parameters.find(param);
-    if (tensor == parameters.end()) continue;
     const ParamSpec& spec = params_[param].spec;
-    for (const Rows& rows : ranges) {
-      const auto these = taken(spec, rows);
-      std::optional<HostTensor> own = these ? own_value(run, param, rows) : std::nullopt;
-      if (!own) continue;
-      const HostTensor merged = tensor->second.rows(rows);
-      for (const std::int64_t i : *these)
-        own->as<float>()[static_cast<std::size_t>(i)] = merged.as<float>()[static_cast<std::size_t>(i)];
-      pieces.emplace(piece_name(param, rows, spec.rows()), std::move(*own));
+    for (const Rows& range : ranges) {
+      for (const PieceOf& merged : pieces_within(parameters, param, range)) {
+        const auto these = taken(spec, merged.rows);
+        std::optional<HostTensor> own = these ? own_value(run, param, merged.rows) : std::nullopt;
+        if (!own) continue;
+        for (const std::int64_t i : *these)
+          own->as<float>()[static_cast<std::size_t>(i)] =
+              merged.values.as<float>()[static_cast<std::size_t>(i)];
+        pieces.emplace(piece_name(param, merged.rows, spec.rows()), std::move(*own));
+      }
     }
   }
   return pieces;
@@ -158,9 +193,12 @@ void Replica::adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* 
     overlay(own);
     return;
   }
-  std::erase_if(run.parked, [&](const auto& piece) {
-    return parameters.count(piece.first.substr(0, piece.first.find('['))) > 0;
-  });
+  RowSet rows;
+  for (const auto& [name, tensor] : parameters) {
+    const PieceRows piece = rows_of_piece(name, params_[name.substr(0, name.find('['))].spec.rows());
+    add_rows(rows, piece.param, piece.rows);
+  }
+  run.parked = pieces_without(run.parked, rows);
   for (const auto& [name, tensor] : own) run.parked.insert_or_assign(name, tensor);
 }
 

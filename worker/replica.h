@@ -37,14 +37,14 @@ class Replica {
   void activate(SlotRun& run);
   /// Coordinates of own rows that adopting replaces; none: all.
   using Taken = std::function<std::optional<std::vector<std::int64_t>>(const ParamSpec&, Rows)>;
-  /// Takes newly committed parameters (whole tensors by name) as the slot's start: they replace its own
-  /// values of those tensors, all but own_share of them, and where `taken` is set only those that it names.
-  /// Where owners keep fast values, its own rows of cut tensors become those of `fast` in the same way, or
-  /// stay as they are when that is null.
+  /// Takes newly committed pieces of parameters as the slot's start: they replace its own values of those
+  /// rows, all but own_share of them, and where `taken` is set only those that it names. Where owners keep
+  /// fast values, its own rows of cut tensors become those of `fast` in the same way, or stay as they are
+  /// when that is null.
   void adopt(SlotRun& run, const TensorMap& parameters, const TensorMap* fast = nullptr,
              const Taken& taken = {});
-  /// A parameter as the slot sees it: what it adopted, with its own values of the rows that it owns.
-  HostTensor view(const SlotRun& run, const std::string& param);
+  /// Rows of a parameter as the slot sees them: what it adopted, with its own values of what it owns.
+  HostTensor view(const SlotRun& run, const std::string& param, Rows rows);
   /// Puts committed parameters in place, with nothing of any slot: for evaluation. The active slot is parked.
   void show(const TensorMap& parameters);
   /// Parks the slot if it is active: its owned rows may change before it is active again.
@@ -66,7 +66,7 @@ class Replica {
   TensorMap own_pieces(SlotRun& run, const TensorMap& parameters, const TensorMap* fast);
   TensorMap partly_replaced(const SlotRun& run, const TensorMap& parameters, const Taken& taken);
   std::optional<HostTensor> own_value(const SlotRun& run, const std::string& param, Rows rows);
-  void write(const TensorMap& whole);
+  void write(const TensorMap& pieces);
   void overlay(const TensorMap& pieces);
 
   const Family& family_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "base/pieces.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -158,16 +159,17 @@ void SlotRun::own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& sp
   RowSet with_moments;  // rows that somebody trained before
   for (const auto& [name, tensor] : handed) {
     const std::size_t slash = name.find('/');
-    const std::string moment = name.substr(std::string_view(moment_prefix).size(),
-                                           slash - std::string_view(moment_prefix).size()),
-                      param = name.substr(slash + 1);
-    const auto here = come.find(param);
-    if (here == come.end()) continue;
-    for (const Rows& range : here->second) {
-      const at::Tensor brought = torch_view(tensor).narrow(0, range.begin, range.count());
-      if (!brought.any().item<bool>()) continue;
-      moments[moment][param].push_back({range, brought});
-      add_rows(with_moments, param, range);
+    const std::string moment =
+        name.substr(std::string_view(moment_prefix).size(), slash - std::string_view(moment_prefix).size());
+    const PieceRows piece = rows_of_piece(name.substr(slash + 1), rows_of(torch_view(tensor)));
+    for (const auto& [param, ranges] : common_rows(come, {{piece.param, {piece.rows}}})) {
+      for (const Rows& range : ranges) {
+        const at::Tensor brought =
+            torch_view(tensor).narrow(0, range.begin - piece.rows.begin, range.count());
+        if (!brought.any().item<bool>()) continue;
+        moments[moment][param].push_back({range, brought});
+        add_rows(with_moments, param, range);
+      }
     }
   }
 
@@ -231,10 +233,16 @@ void SlotRun::replace_moments(const TensorMap& means) {
   for (auto& [name, tensor] : state) {
     const std::size_t slash = name.rfind('/');
     const PieceRows piece = rows_of_piece(name.substr(0, slash), rows_of(tensor));
-    const auto mean = means.find(moment_name(name.substr(slash + 1), piece.param));
-    if (mean == means.end()) continue;
-    const at::Tensor whole = torch_view(mean->second);
-    tensor = whole.dim() == 0 ? whole : whole.narrow(0, piece.rows.begin, piece.rows.count());
+    const std::string moment = moment_name(name.substr(slash + 1), piece.param);
+    const std::vector<PieceOf> parts = pieces_within(means, moment, piece.rows);
+    if (parts.empty()) continue;
+    tensor = tensor.clone();
+    for (const PieceOf& part : parts) {
+      const at::Tensor to = tensor.dim() == 0
+                                ? tensor
+                                : tensor.narrow(0, part.rows.begin - piece.rows.begin, part.rows.count());
+      to.copy_(torch_view(part.values));
+    }
   }
   inner->load(state);
 }
@@ -284,16 +292,14 @@ TensorMap SlotRun::state(const SlotProgress& progress, const TensorMap& view, co
 
 /// False: a base of what the slot has no values of.
 bool SlotRun::park_above(const TensorMap& bases) {
+  if (bases.empty()) return true;
+  for (auto& [name, tensor] : adopted) tensor = tensor.clone();
   for (const auto& [name, base] : bases) {
     const PieceRows piece = rows_of_piece(name, base.shape.empty() ? 1 : base.shape[0]);
-    const auto viewed = adopted.find(piece.param);
-    if (viewed == adopted.end() || viewed->second.shape.empty() || piece.rows.end > viewed->second.shape[0])
-      return false;
-    parked.emplace(name, viewed->second.rows(piece.rows).clone());
-    HostTensor whole = viewed->second.clone();
-    const std::int64_t width = whole.elements() / whole.shape[0];
-    std::ranges::copy(base.as<float>(), whole.as<float>().begin() + piece.rows.begin * width);
-    viewed->second = std::move(whole);
+    const std::optional<HostTensor> viewed = find_rows(adopted, piece.param, piece.rows);
+    if (!viewed || viewed->shape != base.shape) return false;
+    parked.emplace(name, viewed->clone());
+    std::ranges::copy(base.as<float>(), viewed->as<float>().begin());
   }
   return true;
 }

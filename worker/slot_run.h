@@ -33,11 +33,11 @@ struct SlotRun {
   std::optional<LossScale> loss_scale;  ///< where gradients pass through fp16
   Work work;                            ///< since the last contribution
 
-  /// Committed parameters that the slot has adopted, whole tensors by name (shared with other slots and with
-  /// the wire).
+  /// Committed parameters that the slot has adopted, by the pieces of the method's fragments: mostly whole
+  /// tensors (shared with other slots and with the wire).
   TensorMap adopted;
-  /// Own values of the owned rows, by piece name, while another slot is active on the replica; empty when
-  /// nothing differs from `adopted`.
+  /// Own values of owned rows, by piece name, while another slot is active on the replica: what differs from
+  /// `adopted`.
   TensorMap parked;
   /// What encoding left out of the slot's contributions so far, by piece name; empty without error feedback.
   TensorMap residuals;
@@ -53,12 +53,12 @@ struct SlotRun {
 
   /// Other rows are the slot's from update `at` on: moments and residuals of rows that stay are kept, those
   /// of rows that go are dropped, and rows that come start without, or with the moments that `handed` has for
-  /// them (whole tensors by moment_name). `specs` are all parameters of the model.
+  /// them (pieces by moment_name). `specs` are all parameters of the model.
   void own(RowSet rows, std::int64_t at, const std::vector<ParamSpec>& specs, const TensorMap& handed = {});
   /// A moment of owned rows, by moment_name, to be sent; zero where the optimizer has none yet.
   TensorMap moments_of(const std::string& moment, const RowSet& rows,
                        const std::vector<ParamSpec>& specs) const;
-  /// Goes on with other moments of the rows that it owns: `means` are whole tensors by moment_name.
+  /// Goes on with other moments of the rows that it owns: `means` are pieces by moment_name.
   void replace_moments(const TensorMap& means);
   /// The replica's pieces as the inner optimizer knows them: cut where rows came at different steps.
   std::vector<Piece> by_age(const std::vector<Piece>& pieces) const;
@@ -67,8 +67,8 @@ struct SlotRun {
   /// "slot/since/PIECE", `method` as "method/NAME/PIECE", and the protocol's progress as "slot/step",
   /// "slot/adopted", "slot/pushed"; steps left out, if any, as "slot/left_out"; the loss scale, where there
   /// is one, as "slot/loss_scale". The data cursor is step x batch, since a slot's stream is a function of
-  /// the position. `view` is what the slot goes on with and no version brings: whole parameters by name,
-  /// saved as "view/NAME". `bases` are its own rows in the versions that its changes are counted from, where
+  /// the position. `view` is what the slot goes on with and no version brings: pieces of parameters,
+  /// saved as "view/PIECE". `bases` are its own rows in the versions that its changes are counted from, where
   /// no version will bring them: by piece name, "base/PIECE".
   TensorMap state(const SlotProgress& progress, const TensorMap& view = {},
                   const TensorMap& bases = {}) const;

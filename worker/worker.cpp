@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/overloaded.h"
+#include "base/pieces.h"
 #include "comm/storage/safetensors.h"
 #include "monitoring/log.h"
 
@@ -160,17 +161,25 @@ Status Worker::adopt(const worker_action::Adopt& action) {
   return {};
 }
 
+bool Worker::is_of_model(const std::string& piece, const HostTensor& tensor) const {
+  const auto& known = replica_->params().all();
+  const auto parameter = known.find(piece.substr(0, piece.find('[')));
+  if (parameter == known.end() || tensor.dtype != DType::f32) return false;
+  const ParamSpec& spec = parameter->second.spec;
+  const Rows rows = rows_of_piece(piece, spec.rows()).rows;
+  std::vector<std::int64_t> shape = spec.shape;
+  if (!shape.empty()) shape[0] = rows.count();
+  return 0 <= rows.begin && rows.begin < rows.end && rows.end <= spec.rows() && tensor.shape == shape;
+}
+
 Result<TensorMap> Worker::tensors_of(const FragmentHead& head, const BlobRef& ref) {
   auto blob = blobs_.find(ref.digest);
   TESSERA_CHECK(blob != blobs_.end(), ": parameters were not fetched before they were adopted");
   const std::string where = "parameters of version " + std::to_string(head.version.value);
   TESSERA_ASSIGN(auto file, decode_safetensors(blob->second.buffer, where));
   for (const auto& [name, tensor] : file.tensors) {
-    const auto& known = replica_->params().all();
-    const bool is_moment = name.starts_with(moment_prefix);
-    auto parameter = known.find(is_moment ? name.substr(name.find('/') + 1) : name);
-    if (parameter == known.end() || parameter->second.spec.shape != tensor.shape ||
-        tensor.dtype != DType::f32) {
+    const std::string piece = name.starts_with(moment_prefix) ? name.substr(name.find('/') + 1) : name;
+    if (!is_of_model(piece, tensor)) {
       return fail(ExitCode::refused_recipe, where, ": tensor '", name, "' is not of this model");
     }
   }
@@ -187,7 +196,8 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
   trainer_ = std::make_unique<Trainer>(
       TrainerParts{*replica_, *parts_->objective, *parts_->schedule, *parts_->data}, parts_->trainer);
   const std::shared_ptr<const OuterMethod> method = parts_->method;
-  WorkPlan plan{.fragments = static_cast<std::int32_t>(method->fragments().size()),
+  fragments_ = fragment_rows(*method, replica_->params().specs());
+  WorkPlan plan{.fragments = static_cast<std::int32_t>(fragments_.size()),
                 .rounds = parts_->rounds,
                 .step_at =
                     [method](const std::vector<Version>& heads) {
@@ -198,6 +208,7 @@ WorkerEvent Worker::work(const worker_action::Configure& action) {
                 .fast_for_all = parts_->fast_for_all,
                 .own_clocks = method->takes_late(),
                 .fetch_when_due = method->arrivals_per_merge() > 0,
+                .round_steps = method->dynamic_steps() ? method->steps_per_merge() : 0,
                 .duties =
                     [method](std::int64_t step) {
                       const Due due = method->due(step);
@@ -249,30 +260,22 @@ Result<SlotProgress> Worker::restore(SlotRun& run, const worker_action::Restore&
 /// A saved slot owns what it owned when it was saved; what it adopts next may change that.
 Result<SlotProgress> Worker::load(SlotRun& run, const TensorMap& state) const {
   TESSERA_ASSIGN(SlotProgress progress, run.load(state));
-  if (progress.adopted.size() != parts_->method->fragments().size())
-    return progress;  // refused by the machine
+  if (progress.adopted.size() != fragments_.size()) return progress;  // refused by the machine
   for (std::size_t f = 0; f < progress.adopted.size(); ++f)
-    run.owned.merge(owned_of(run.slot, {static_cast<std::int32_t>(f)}, progress.adopted[f]));
+    add_rows(run.owned, owned_of(run.slot, {static_cast<std::int32_t>(f)}, progress.adopted[f]));
   return progress;
 }
 
 RowSet Worker::owned_of(SlotId slot, FragmentId fragment, Version version) const {
-  RowSet owned = parts_->owned(slot, version);
-  const auto fragments = parts_->method->fragments();
-  const std::vector<std::string>& names = fragments.at(static_cast<std::size_t>(fragment.value));
-  std::erase_if(owned, [&](const auto& rows) {
-    return std::find(names.begin(), names.end(), rows.first) == names.end();
-  });
-  return owned;
+  return common_rows(parts_->owned(slot, version), fragments_.at(static_cast<std::size_t>(fragment.value)));
 }
 
 /// The slot works on from a committed version, on the rows that are its own there.
 void Worker::change_owned(SlotRun& run, const worker_action::Adopt& action, TensorMap& parameters) {
   const TensorMap handed = take_moments(parameters);
   RowSet owned = owned_of(run.slot, action.head.fragment, action.head.version);
-  for (const auto& [name, ranges] : run.owned) {
-    if (!parameters.contains(name)) owned.emplace(name, ranges);
-  }
+  add_rows(owned,
+           rows_without(run.owned, fragments_.at(static_cast<std::size_t>(action.head.fragment.value))));
   if (owned != run.owned) {
     replica_->rest(run);
     run.own(std::move(owned), run.updates(), replica_->params().specs(), handed);
@@ -305,6 +308,7 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
   for (const KnownVersion& known : action.fragments)
     log_debug("slot ", action.slot, ", fragment ", known.fragment, ": pushes from version ", known.version);
   replica_->activate(run);
+  run.go_to(action.progress.step);  // what is left out of a round counts before it is saved
   const bool is_gradient = parts_->method->payload() == Payload::gradient;
   const bool is_change = parts_->method->payload() != Payload::theta_end;
   const TensorMap own = is_gradient                        ? replica_->own_gradients()
@@ -316,23 +320,15 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
                                         .slot_state = {},
                                         .slot_state_blob = {},
                                         .work = {}};
-  const auto fragments = parts_->method->fragments();
   for (const KnownVersion& known : action.fragments) {
-    const std::vector<std::string>& names = fragments.at(static_cast<std::size_t>(known.fragment.value));
-    TensorMap part;
-    for (const auto& [piece, tensor] : own) {
-      const std::string param = piece.substr(0, piece.find('['));
-      if (std::find(names.begin(), names.end(), param) != names.end()) part.emplace(piece, tensor);
-    }
+    const RowSet& fragment = fragments_.at(static_cast<std::size_t>(known.fragment.value));
+    TensorMap part = pieces_of(own, fragment, replica_->params().specs());
     if (parts_->method->changes_pushes()) before_push(run, known.version, part);
     if (parts_->up.rounds())
       part = encode_pieces(parts_->up, part, is_change ? nullptr : &run.adopted, run.residuals);
     thin_out(part, known.version);
     for (const std::string& moment : parts_->moments) {
-      RowSet moving = parts_->brings_moments(moment, run.slot, known.version);
-      std::erase_if(moving, [&](const auto& rows) {
-        return std::find(names.begin(), names.end(), rows.first) == names.end();
-      });
+      const RowSet moving = common_rows(parts_->brings_moments(moment, run.slot, known.version), fragment);
       part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
     contributed.parts.push_back(

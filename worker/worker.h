@@ -105,7 +105,8 @@ class Worker {
   /// Leaves of a contribution from a version what the merge is about, where that is not everything.
   void thin_out(TensorMap& part, Version from) const;
   Result<worker_event::Contributed> contribute(SlotRun& run, const worker_action::Contribute& action);
-  /// Whole tensors of a fetched blob of this head. Error: damaged, or of another model.
+  bool is_of_model(const std::string& piece, const HostTensor& tensor) const;
+  /// Pieces of a fetched blob of this head. Error: damaged, or of another model.
   Result<TensorMap> tensors_of(const FragmentHead& head, const BlobRef& blob);
   Status adopt(const worker_action::Adopt& action);
   void stop_with(const Error& error);
@@ -116,6 +117,7 @@ class Worker {
   Configure configure_;
   std::unique_ptr<SlotStore> store_;
   std::unique_ptr<WorkerParts> parts_;
+  std::vector<RowSet> fragments_;  ///< the method's
   std::unique_ptr<Replica> replica_;
   std::unique_ptr<Trainer> trainer_;
   std::map<SlotId, SlotRun> runs_;

@@ -54,19 +54,16 @@ std::vector<StepFlops> flops_by_layer(const std::vector<ParamSpec>& specs, const
 std::vector<Fragment> fragments_of(const std::vector<ParamSpec>& specs, const LayerIndex& index,
                                    const OuterMethod& method, const CostSettings& settings,
                                    const std::set<std::string>& cut, const RowSet& owned) {
-  std::map<std::string, const ParamSpec*> by_name;
-  for (const ParamSpec& spec : specs) by_name[spec.name] = &spec;
   std::vector<Fragment> fragments;
-  for (const std::vector<std::string>& names : method.fragments()) {
+  for (const RowSet& rows : fragment_rows(method, specs)) {
+    const RowSet own = common_rows(owned, rows);
     std::map<std::int32_t, LayerBytes> pieces;
-    for (const std::string& name : names) {
-      const auto spec = by_name.find(name);
-      if (spec == by_name.end() || spec->second->role != Role::weight) continue;
-      const double elements = static_cast<double>(spec->second->elements());
-      const bool twice = settings.fetches_fast && cut.count(name) > 0;
-      LayerBytes& piece = pieces[index.of_param.at(name)];
-      piece.bytes_up += settings.bytes_up * owned_elements(owned, *spec->second);
-      piece.bytes_down += settings.bytes_down * elements * (twice ? 2 : 1);
+    for (const ParamSpec& spec : specs) {
+      if (spec.role != Role::weight || !rows.contains(spec.name)) continue;
+      const bool twice = settings.fetches_fast && cut.count(spec.name) > 0;
+      LayerBytes& piece = pieces[index.of_param.at(spec.name)];
+      piece.bytes_up += settings.bytes_up * owned_elements(own, spec);
+      piece.bytes_down += settings.bytes_down * owned_elements(rows, spec) * (twice ? 2 : 1);
     }
     Fragment& fragment = fragments.emplace_back();
     for (auto& [layer, piece] : pieces) {

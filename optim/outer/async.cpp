@@ -18,6 +18,8 @@ struct AsyncSettings : Settings {
   std::string staleness = "none";
   double staleness_power = 0.5;
   std::int64_t max_staleness = 0;
+  bool dynamic_steps = false;
+  std::int64_t least_steps = 1;
   void fields(FieldVisitor& f) override {
     f.field({"buffer", "arrivals N after which the outer momentum moves; 0: as many as there are slots",
              between(0, 100000)},
@@ -35,6 +37,12 @@ struct AsyncSettings : Settings {
     f.field({"max_staleness", "contributions that come later by more versions count nothing; 0: all count",
              at_least(0)},
             max_staleness);
+    f.field(
+        {"dynamic_steps",
+         "slower slots take fewer steps: sync.steps x their speed / that of the quickest, so that all bring "
+         "equally often; the samples in between are left out"},
+        dynamic_steps);
+    f.field({"least_steps", "with dynamic_steps: but not fewer", at_least(1)}, least_steps);
   }
 };
 
@@ -71,6 +79,9 @@ class Async final : public OuterMethod {
     refuse(asked_.rotates, "partial.rotate_every",
            "versions say who owns a slice, and here slots work on different ones");
     refuse(asked_.quorum > 0, "sync.quorum", "a merge is made of one contribution and waits for nobody");
+    if (settings_.dynamic_steps && settings_.least_steps > asked_.steps)
+      found.push_back(detail::describe("outer.least_steps = ", settings_.least_steps,
+                                       " are more than sync.steps = ", asked_.steps));
     if (settings_.activation * static_cast<double>(shared_buffer_) > 1)
       found.push_back(detail::describe("outer.activation = ", settings_.activation, " is more than 1/N of ",
                                        "the momentum, where N = ", shared_buffer_, " (outer.buffer)"));
@@ -90,6 +101,10 @@ class Async final : public OuterMethod {
     return versions[0] / std::max(1, asked_.slots) * asked_.steps;
   }
   std::int32_t arrivals_per_merge() const override { return 1; }
+  std::optional<DynamicSteps> dynamic_steps() const override {
+    if (!settings_.dynamic_steps) return std::nullopt;
+    return DynamicSteps{asked_.steps, settings_.least_steps};
+  }
   Payload payload() const override { return Payload::delta; }
   bool changes_pushes() const override { return true; }
   void push(const OwnRows& own) const override {

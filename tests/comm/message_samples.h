@@ -38,7 +38,7 @@ class MessageSamples {
       case 10:
         return Publish{head(), flag(), flag(), flag()};
       case 11:
-        return Taken{key(), bits()};
+        return Taken{key(), bits(), integer(1000)};
       case 12:
         return Rejected{key(), text(60), text(100), flag()};
       case 13:
@@ -112,7 +112,7 @@ class MessageSamples {
     }
     for (std::uint64_t i = random_.below(3); i > 0; --i) made.heads.push_back(head());
     made.slot_state = bits(), made.slot_state_blob = maybe_blob();
-    made.evaluate = flag(), made.save_state = flag();
+    made.evaluate = flag(), made.save_state = flag(), made.steps = integer(1000);
     return made;
   }
 

@@ -59,7 +59,7 @@ Blended5 blended(const ParamSpec& spec, const std::vector<MergeInput>& inputs,
   const auto elements = static_cast<std::size_t>(spec.elements());
   const auto rows = static_cast<std::size_t>(spec.rows());
   Blended5 out{std::vector<double>(elements), std::vector<std::int32_t>(rows), std::vector<double>(rows)};
-  blend(Judge(), spec, ordered, start, {out.change, out.owners, out.squares});
+  blend(Judge(), spec, {0, spec.rows()}, ordered, start, {out.change, out.owners, out.squares});
   return out;
 }
 
@@ -224,6 +224,31 @@ TEST(Late, EveryArrivalMakesAVersionAndIsAcknowledgedWithIt) {
   // One that was not told asks again, and is.
   bench.from(12, bench.offer(1, 200));
   EXPECT_EQ(bench.order(), "Taken");
+}
+
+TEST(Late, SlowSlotsAreGivenFewerSteps) {
+  CoordinatorSettings settings = late_settings(1);
+  settings.dynamic = DynamicSteps{10, 3};
+  ProtocolBench bench(settings);
+  for (std::uint64_t worker : {11, 12}) bench.join(worker);
+  const auto given = [&](std::int32_t slot, std::uint64_t content, std::int64_t version, double seconds) {
+    Offer offer = bench.offer(slot, content, Version{version});
+    offer.work = {.steps = 5, .compute_seconds = seconds};
+    bench.from(bench.state.ledger.slots[static_cast<std::size_t>(slot)].holder.high, offer);
+    bench.feed(event::Fetched{offer.key, offer.contribution.digest, event::Fetched::Outcome::good, "", ""});
+    bench.merged(Version{bench.state.ledger.fragments[0].version.value + 1});
+    return bench.sent<Taken>().at(0).steps;
+  };
+  EXPECT_EQ(given(0, 100, 0, 5), 10);   // nobody else's speed is known
+  EXPECT_EQ(given(1, 200, 0, 10), 5);   // half as fast
+  EXPECT_EQ(given(1, 300, 2, 6), 8);    // 1 s against 1.2 s: floor(8.33)
+  EXPECT_EQ(given(1, 400, 3, 50), 3);   // the least
+  EXPECT_EQ(given(0, 500, 1, 100), 5);  // slot 1, at 10 s a step, is the quickest now
+  // Both slots on one worker take turns: it is not slower than itself.
+  bench.feed(event::WorkerDied{{12, 0}});
+  bench.join(13, 2);
+  bench.feed(event::WorkerDied{{11, 0}});
+  EXPECT_EQ(bench.sent<Grant>().at(0).steps, 5);
 }
 
 }  // namespace

@@ -184,6 +184,31 @@ TEST(Cost, FastValuesCostTheCoordinatorMemoryAndTheWireOnlyWhereTheyAreFetched) 
   EXPECT_EQ(fetched.total.bytes_down, 4 * fetched.slots[0].bytes_down);
 }
 
+TEST(Cost, FragmentsAreTheBytesOfTheRoundInParts) {
+  // Embedding 40 and attention 64 are shared, the MLP's 128 lie half with each two of four slots.
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  CostSettings settings;
+  settings.fragments.resize(2);  // of everything the first rows, but for three of the embedding's ten
+  for (const ParamSpec& spec : model.specs) {
+    const std::int64_t middle = spec.name.starts_with("embed") ? 3 : spec.rows() / 2;
+    add_rows(settings.fragments[0], spec.name, {0, middle});
+    add_rows(settings.fragments[1], spec.name, {middle, spec.rows()});
+  }
+  const CostReport report = report_of(model, "mlp", 2, 4, settings);
+  EXPECT_EQ(report.slots[0].bytes_up, 4 * 168);
+  EXPECT_EQ(report.slots[0].bytes_down, 4 * 232);
+  EXPECT_EQ(report.slots[0].merge_up, 4 * (12 + 32 + 64)) << "its slice, all of it in the first";
+  EXPECT_EQ(report.slots[1].merge_up, 4 * (28 + 32 + 64));
+  EXPECT_EQ(report.slots[0].merge_down, 4 * (28 + 32 + 64));
+  EXPECT_EQ(report.total.merge_up, 4 * (4 * (28 + 32) + 2 * 64));
+  EXPECT_EQ(report.total.merge_down, 4 * report.slots[0].merge_down);
+  EXPECT_EQ(report.total_diloco.merge_up, 4 * 4 * 232);
+  settings.keeps_fast = settings.fetches_fast = true;
+  const CostReport fetched = report_of(model, "mlp", 2, 4, settings);
+  EXPECT_EQ(fetched.slots[0].bytes_down, 4 * (232 + 128));
+  EXPECT_EQ(fetched.slots[0].merge_down, report.slots[0].merge_down + 4 * 64);
+}
+
 TEST(Cost, CodecsAreCountedByPieceAndUpdatesWithoutWhatRests) {
   // Embedding, 4 of attention and 2 of the MLP are 7 pieces, each with a scale of 4 bytes.
   const Gpt model = gpt(4, 1, 2, 10, 8);

@@ -61,7 +61,8 @@ class Rig {
     parts.up = options_.up;
     parts.down = options_.down;
     parts.settings.fast_for_all = fast_for_all();
-    parts.settings.slices = [this, fragments = method_->fragments()](FragmentId fragment, Version version) {
+    parts.settings.slices = [this, fragments = fragment_rows(*method_, parts.specs)](FragmentId fragment,
+                                                                                     Version version) {
       return slices_of_fragment(schedule.at(version), fragments.at(static_cast<std::size_t>(fragment.value)));
     };
     parts.settings.mode = options_.mode;

@@ -76,7 +76,7 @@ TEST(SlotMean, HasTheBitsOfPlainLoopsInSlotOrder) {
     const Case made = random_case(random, rows, width);
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
     std::vector<double> mean(static_cast<std::size_t>(rows * width), NAN);
-    SlotMean taken(made.spec, made.pieces(), made.start, made.average_over, mean);
+    SlotMean taken(made.spec, {0, rows}, made.pieces(), made.start, made.average_over, mean);
     parallel_for(taken.blocks(), 1 + round % 4, [&](std::size_t block) { taken.take(block); });
 
     double norm = 0;

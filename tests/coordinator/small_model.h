@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "base/pieces.h"
 #include "base/random.h"
 #include "coordinator/merge.h"
 #include "coordinator/planner.h"
@@ -20,19 +21,6 @@ inline TensorMap clone_of(const TensorMap& tensors) {
   TensorMap copy;
   for (const auto& [name, t] : tensors) copy.emplace(name, t.clone());
   return copy;
-}
-
-/// The owned pieces of full parameters, as a worker packs them.
-inline TensorMap pieces_of(const TensorMap& full, const RowSet& owned, const std::vector<ParamSpec>& specs) {
-  TensorMap pieces;
-  for (const ParamSpec& spec : specs) {
-    auto found = owned.find(spec.name);
-    if (found == owned.end()) continue;
-    for (const Rows& rows : found->second) {
-      pieces.emplace(piece_name(spec.name, rows, spec.rows()), full.at(spec.name).rows(rows).clone());
-    }
-  }
-  return pieces;
 }
 
 /// A small model whose MLP can be cut, and random tensors for it.

@@ -101,6 +101,33 @@ TEST_F(FrozenBf16, LossAndGradientsAreTheBitsOfABf16ModelThatHoldsEverythingInFp
   EXPECT_GT(gradients, 100000);
 }
 
+TEST_F(FrozenBf16, WritingRangesOfRowsIsWritingTheWhole) {
+  const ParamSpec spec{.name = "w", .shape = {23, 5}};
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    for (const FrozenRows frozen : {FrozenRows::bf16, FrozenRows::fp32}) {
+      ParamStore once({spec}, at::kFloat, frozen), often({spec}, at::kFloat, frozen);
+      RowSet owned;
+      for (int i = 0; i < 3; ++i) {
+        const auto begin = static_cast<std::int64_t>(random.below(22));
+        add_rows(owned, "w", {begin, begin + 1 + static_cast<std::int64_t>(random.below(22 - begin))});
+      }
+      for (ParamStore* store : {&once, &often}) store->set_trainable(owned);
+      const at::Tensor values = random_values(spec, static_cast<std::int64_t>(seed));
+      once["w"].write(values.const_data_ptr<float>());
+      std::int64_t next = 0;
+      while (next < 23) {
+        const auto count = 1 + static_cast<std::int64_t>(random.below(23 - next));
+        often["w"].write({next, next + count}, values.const_data_ptr<float>() + 5 * next);
+        next += count;
+      }
+      EXPECT_TRUE(same_bits(once["w"].differentiable().detach(), often["w"].differentiable().detach()));
+      EXPECT_EQ(once["w"].split(), frozen == FrozenRows::bf16);
+    }
+  }
+}
+
 TEST_F(FrozenBf16, RowsAreRoundedToTheNearestAndKeptExactWhereTheyAreOwned) {
   const ParamSpec spec{.name = "w", .shape = {7, 19}};
   ParamStore store({spec}, at::kFloat, FrozenRows::bf16);

@@ -17,7 +17,10 @@ inline std::unique_ptr<OuterMethod> chosen_method(const std::string& name, const
                                                   const OuterMethod::Context& context) {
   struct Set final : FieldVisitor {
     explicit Set(const MethodChoice& from) : wanted(from) {}
-    void field(const FieldInfo&, bool&) override {}
+    void field(const FieldInfo& info, bool& value) override {
+      if (const auto found = wanted.numbers.find(info.name); found != wanted.numbers.end())
+        value = found->second != 0;
+    }
     void field(const FieldInfo& info, std::int64_t& value) override {
       if (const auto found = wanted.numbers.find(info.name); found != wanted.numbers.end())
         value = static_cast<std::int64_t>(found->second);

@@ -131,6 +131,10 @@ TEST(Async, RefusesWhatCannotBe) {
   EXPECT_THAT(problems({}, {.lr = 1, .restart_every = 2, .rotates = true, .keeps_fast = true, .quorum = 2}),
               ElementsAre(HasSubstr("restart_every"), HasSubstr("fast"), HasSubstr("rotate_every"),
                           HasSubstr("sync.quorum")));
+  EXPECT_THAT(problems({.numbers = {{"least_steps", 5}}, .words = {}}, {.steps = 4, .lr = 1}), IsEmpty());
+  EXPECT_THAT(
+      problems({.numbers = {{"least_steps", 5}, {"dynamic_steps", 1}}, .words = {}}, {.steps = 4, .lr = 1}),
+      ElementsAre(HasSubstr("outer.least_steps = 5")));
   EXPECT_THAT(problems({.numbers = {{"activation", 0.5}}, .words = {}}, {.lr = 1, .slots = 4}),
               ElementsAre(HasSubstr("outer.activation = 0.5")));
 }

@@ -114,6 +114,11 @@ void Invariants::check_commit(const CommitRecord& commit, const SealedRecord& se
     const std::int64_t own = settings_.owned(c.key.slot, c.key.version).at("w").front().begin;
     if (made->second.coordinate != static_cast<std::size_t>(own))
       fail("a contribution of what the slot did not own is in " + where);
+    // I12: a slot takes as many steps as it was given.
+    if (settings_.dynamic &&
+        (c.work.steps < 1 || static_cast<std::int64_t>(c.work.steps) > settings_.dynamic->all))
+      fail(detail::describe("I12: slot ", c.key.slot, " took ", c.work.steps, " steps for ", where));
+    if (settings_.dynamic && static_cast<std::int64_t>(c.work.steps) < settings_.dynamic->all) ++shortened_;
     // I11: its change is counted from the version that it names, whatever happened to the slot meanwhile.
     const Coordinates& start = history_[f][static_cast<std::size_t>(c.key.version.value)];
     if (made->second.own_start != start[made->second.coordinate] || made->second.shared_start != start.back())

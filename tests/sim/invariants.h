@@ -43,6 +43,8 @@ class Invariants {
   void bounded(const State& state, std::size_t offered);
 
   const std::map<FragmentId, std::vector<Digest>>& chains() const { return chains_; }
+  /// Contributions of fewer steps than a whole round.
+  std::uint64_t shortened() const { return shortened_; }
 
  private:
   void check_seal(const SealedRecord& sealed);
@@ -52,6 +54,7 @@ class Invariants {
 
   CoordinatorSettings settings_;
   std::string failure_;
+  std::uint64_t shortened_ = 0;
   std::map<Digest, ToyContribution> made_;
   std::map<FragmentId, ToyFragment> replayed_;                    // by our own merges, from the log
   std::map<FragmentId, std::vector<Digest>> chains_;              // [version]

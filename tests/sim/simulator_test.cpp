@@ -53,6 +53,7 @@ TEST_P(SimulatorMethods, AllInvariantsHoldUnderRandomFaults) {
     sum.worker_crashes += outcome.worker_crashes;
     sum.stale += outcome.stale;
     sum.partial += outcome.partial;
+    sum.shortened += outcome.shortened;
     ASSERT_EQ(failure_of(scenario, outcome), "") << describe(scenario);
   }
   std::cout << name_of(GetParam()) << ": " << runs << " runs, " << sum.events << " events, "
@@ -63,6 +64,9 @@ TEST_P(SimulatorMethods, AllInvariantsHoldUnderRandomFaults) {
   EXPECT_GT(sum.stale, runs);
   if (is_drop(GetParam())) {
     EXPECT_GT(sum.partial, runs / 2);
+  }
+  if (GetParam() == Method::async) {
+    EXPECT_GT(sum.shortened, runs);
   }
 }
 

@@ -69,6 +69,7 @@ CoordinatorSettings World::make_settings() const {
   settings.rounds = Version{scenario_.method == Method::async ? 3 * slots_ : 4};
   settings.mode = is_drop(scenario_.method) ? Mode::drop : Mode::exact;
   settings.arrivals_per_merge = scenario_.method == Method::async ? 1 : 0;
+  if (scenario_.method == Method::async && scenario_.seed / 3 % 2 == 1) settings.dynamic = DynamicSteps{3, 1};
   settings.takes_late = scenario_.method == Method::async || scenario_.method == Method::decoupled;
   settings.eval_every = 2;
   settings.checkpoint_every = 2;
@@ -134,6 +135,7 @@ WorkPlan World::make_plan() const {
     };
   } else {
     plan.own_clocks = plan.fetch_when_due = scenario_.method == Method::async;
+    plan.round_steps = settings_.dynamic ? settings_.dynamic->all : 0;
     plan.step_at = [each = scenario_.method == Method::async ? slots_ : 1](
                        const std::vector<Version>& heads) { return 3 * (heads[0].value / each); };
     plan.duties = [eager = scenario_.method == Method::eager](std::int64_t step) {
@@ -204,6 +206,7 @@ Outcome World::run() {
   }
   outcome_.failure = invariants_.failure();
   outcome_.chains = invariants_.chains();
+  outcome_.shortened = invariants_.shortened();
   outcome_.took = now_ - Instant{};
   return outcome_;
 }

@@ -64,6 +64,7 @@ struct Outcome {
   std::uint64_t events = 0, coordinator_actions = 0, worker_actions = 0;
   std::uint64_t coordinator_crashes = 0, worker_crashes = 0, stale = 0;
   std::uint64_t partial = 0;      ///< merges that left somebody out
+  std::uint64_t shortened = 0;    ///< contributions of fewer steps than a round has
   std::uint64_t fingerprint = 0;  ///< of all that happened, in order: two replays must agree
   Duration took{};
 };

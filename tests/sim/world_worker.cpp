@@ -244,6 +244,7 @@ WorkerEvent World::contribute(WorkerProcess& w, const act::Contribute& action) {
   ToySlot& slot = found->second;
   slot.progress = action.progress;
   done.work.steps = slot.sample - slot.pushed_sample;
+  done.work.compute_seconds = static_cast<double>(done.work.steps) * (1 + action.slot.value % 3);
   done.work.first_sample = slot.pushed_sample;
   done.work.end_sample = slot.sample;
   slot.pushed_sample = slot.sample;

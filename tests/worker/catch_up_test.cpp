@@ -104,6 +104,58 @@ TEST(CatchUp, ASlotThatMissedNothingGoesOnWhereItWas) {
   EXPECT_EQ(slot.contribution(), "1:1");
 }
 
+/// Rounds of 6 steps, of which it is given 4: it contributes after four and goes on with the next round.
+TEST(CatchUp, ASlotLeavesOutTheStepsOfARoundThatItIsNotGiven) {
+  WorkerMachine machine({.build = "b"}, Incarnation{1, 1});
+  const Instant now{};
+  std::vector<WorkerAction> work;
+  const auto feed = [&](const WorkerEvent& event) {
+    for (const WorkerAction& action : machine.handle(event, now)) {
+      if (is_work(action)) work.push_back(action);
+    }
+  };
+  const auto arrived = [&](const Message& message) {
+    feed(worker_event::Arrived{Header{{1, 1}, Epoch{1}, {9, 9}, 0}, message});
+  };
+  const auto head = [](std::int64_t version) {
+    const Digest digest{7, static_cast<std::uint64_t>(version)};
+    return FragmentHead{{}, Version{version}, BlobRef{digest, 4, ""}, digest, std::nullopt};
+  };
+  machine.start(now);
+  WorkPlan plan{.rounds = Version{9}, .own_clocks = true, .fetch_when_due = true, .round_steps = 6};
+  plan.step_at = [](const std::vector<Version>&) { return std::int64_t{0}; };
+  plan.duties = [](std::int64_t step) {
+    Duties duties;
+    if (step > 0 && step % 6 == 0) duties.adopt = {FragmentId{0}};
+    if (step % 6 == 5) duties.push = {FragmentId{0}};
+    return duties;
+  };
+  arrived(Welcome{"recipe", 1000});
+  feed(worker_event::Configured{plan, Ready{}});
+  Grant grant{.slot = SlotId{0}, .attempt = Attempt{1}};
+  grant.heads = {head(0)};
+  grant.steps = 4;
+  arrived(grant);
+  feed(worker_event::FetchDone{head(0).parameters.digest, true, {}});
+  feed(worker_event::Restored{SlotId{0}, Attempt{1}, std::nullopt});
+  EXPECT_EQ(std::get<act::Run>(work.back()).steps, 4);
+  feed(worker_event::Ran{SlotId{0}, Attempt{1}, 1});
+  EXPECT_EQ(std::get<act::Run>(work.back()).steps, 3);
+  feed(worker_event::Ran{SlotId{0}, Attempt{1}, 3});
+  EXPECT_EQ(std::get<act::Contribute>(work.back()).progress.step, 6);
+  feed(worker_event::Contributed{.slot = SlotId{0},
+                                 .attempt = Attempt{1},
+                                 .parts = {{FragmentId{0}, BlobRef{{3, 3}, 4, ""}}},
+                                 .slot_state = {4, 4},
+                                 .slot_state_blob = {},
+                                 .work = {}});
+  arrived(Publish{.head = head(1)});
+  arrived(Taken{{SlotId{0}, FragmentId{0}, Version{0}, Attempt{1}}, {3, 3}, 6});
+  feed(worker_event::FetchDone{head(1).parameters.digest, true, {}});
+  EXPECT_EQ(std::get<act::Run>(work.back()).first, 6);
+  EXPECT_EQ(std::get<act::Run>(work.back()).steps, 6);
+}
+
 /// Adam's first update is the rate times the sign of the gradient, whichever step of the schedule it is.
 TEST(CatchUp, BiasCorrectionCountsUpdatesNotStepsThatWereLeftOut) {
   Stepping at(Json{{"width", 16}, {"layers", 1}, {"heads", 2}, {"context", 8}}, "none", 1, 2);

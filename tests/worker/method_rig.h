@@ -136,6 +136,7 @@ class MethodRig {
     parts.settings.arrivals_per_merge = method_->arrivals_per_merge();
     parts.settings.takes_late = method_->takes_late();
     parts.settings.window = method_->grace();
+    parts.settings.dynamic = method_->dynamic_steps();
     parts.settings.quorum = run_.quorum;
     parts.settings.expected_workers = run_.workers;
     parts.settings.slot_count = run_.slots;
@@ -223,6 +224,14 @@ class MethodRig {
     const auto decoded = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(text))), file);
     const auto values = decoded->tensors.at(name).as<float>();
     return {values.begin(), values.end()};
+  }
+  /// The coordinator comes back and finds no committed state: it has to begin at its newest checkpoint.
+  void lose_committed_states() {
+    coordinator.reset();
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path() / "log")) {
+      if (entry.path().filename().string().starts_with("state-")) std::filesystem::remove(entry.path());
+    }
+    open();
   }
   const OuterMethod& method() const { return *method_; }
   const Path& folder() const { return folder_.path(); }
@@ -318,5 +327,28 @@ class MethodRig {
   std::vector<Member> members_;
   std::uint64_t made_ = 0;
 };
+
+/// Neither the number of workers nor the death of any, or of the coordinator, changes a bit of the run.
+inline void expect_the_same_whoever_dies(MethodRun run) {
+  run.rounds = run.context.steps == 1 ? 15 : 5;  // long enough to die in
+  std::vector<std::string> undisturbed;
+  {
+    MethodRig rig(run);
+    ASSERT_TRUE(rig.finish());
+    undisturbed = rig.story();
+    ASSERT_EQ(undisturbed.size(), static_cast<std::size_t>(run.rounds) * rig.method().fragments().size());
+  }
+  run.workers = 2;
+  int died = 0;
+  for (std::uint64_t seed = 0; seed < 6; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    MethodRig rig(run);
+    ASSERT_TRUE(rig.finish_while_all_die(random, seed == 0 ? 0 : 3));
+    ASSERT_EQ(rig.story(), undisturbed);
+    died += rig.died;
+  }
+  EXPECT_GT(died, 15);
+}
 
 }  // namespace tessera::testing

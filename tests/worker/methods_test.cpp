@@ -83,26 +83,7 @@ const Case cases[] = {
 class Methods : public ::testing::TestWithParam<Case> {};
 
 TEST_P(Methods, NeitherWorkersNorDeathsChangeABit) {
-  MethodRun run = GetParam().run;
-  run.rounds = run.context.steps == 1 ? 15 : 5;  // long enough to die in
-  std::vector<std::string> undisturbed;
-  {
-    MethodRig rig(run);
-    ASSERT_TRUE(rig.finish());
-    undisturbed = rig.story();
-    ASSERT_EQ(undisturbed.size(), static_cast<std::size_t>(run.rounds) * rig.method().fragments().size());
-  }
-  run.workers = 2;
-  int died = 0;
-  for (std::uint64_t seed = 0; seed < 6; ++seed) {
-    SCOPED_TRACE("seed " + std::to_string(seed));
-    KeyedRandom random(seed);
-    MethodRig rig(run);
-    ASSERT_TRUE(rig.finish_while_all_die(random, seed == 0 ? 0 : 3));
-    ASSERT_EQ(rig.story(), undisturbed);
-    died += rig.died;
-  }
-  EXPECT_GT(died, 15);
+  expect_the_same_whoever_dies(GetParam().run);
 }
 
 INSTANTIATE_TEST_SUITE_P(Runs, Methods, ::testing::ValuesIn(cases),

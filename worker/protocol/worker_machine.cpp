@@ -162,6 +162,7 @@ void WorkerMachine::on(const Grant& message) {
     slot.instance = ++instances_;
     slot.attempt = message.attempt;
     slot.owned = message.owned;
+    slot.given_steps = message.steps;
     slot.state = message.slot_state;
     slot.state_blob = message.slot_state_blob;
     if (slot.state_blob) want(*slot.state_blob);
@@ -192,6 +193,7 @@ void WorkerMachine::on(const Taken& message) {
   emit(act::Withdraw{offer.contribution.digest});
   if (offer.slot_state_blob) emit(act::Withdraw{offer.slot_state_blob->digest});
   slot->unanswered.pop_front();
+  slot->given_steps = message.steps;
   if (!slot->unanswered.empty()) send_first_offer(*slot);
 }
 

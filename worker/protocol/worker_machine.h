@@ -58,6 +58,9 @@ struct WorkPlan {
   bool own_clocks = false;
   /// Of the many versions a slot fetches one when it is to adopt it. Otherwise all are fetched at once.
   bool fetch_when_due = false;
+  /// H, where slots are given fewer steps (Grant, Taken): they begin at its multiples, and leave out the
+  /// rest.
+  std::int64_t round_steps = 0;
   std::function<Duties(std::int64_t step)> duties;
 };
 
@@ -240,6 +243,7 @@ class WorkerMachine {
     bool contribute_due = false;    ///< the step before progress.step ended with a push
     bool came_back = false;         ///< restored with a state: merges may have been made without it meanwhile
     std::set<FragmentId> has_fast;  ///< its own values of what is cut are on this worker
+    std::int64_t given_steps = 0;   ///< of its next contribution; 0: all
     std::map<FragmentId, FragmentHead> aims;  ///< fetch_when_due: versions that it is about to adopt
     SlotProgress progress;
     std::deque<Unanswered> unanswered;  ///< in order; only the first is on its way
@@ -284,6 +288,7 @@ class WorkerMachine {
   bool evaluate();
   void request_evaluation(Version version);
   bool finished(const Slot& slot) const;
+  std::int64_t steps_left(const Slot& slot, std::int64_t at_most) const;
   std::vector<KnownVersion> wanted_pushes(const Slot& slot) const;
 
   void say_hello();

@@ -57,8 +57,14 @@ bool WorkerMachine::work_on(SlotId id, Slot& slot) {
     last = plan_->duties(slot.progress.step + steps);
     if (!last.adopt.empty()) break;
   }
-  work(slot, act::Run{id, slot.attempt, slot.progress.step, steps});
+  work(slot, act::Run{id, slot.attempt, slot.progress.step, steps_left(slot, steps)});
   return true;
+}
+
+/// Of so many steps, those that the slot is given; 0: its round is over.
+std::int64_t WorkerMachine::steps_left(const Slot& slot, std::int64_t at_most) const {
+  if (plan_->round_steps == 0 || slot.given_steps == 0) return at_most;
+  return std::clamp<std::int64_t>(slot.given_steps - slot.progress.step % plan_->round_steps, 0, at_most);
 }
 
 bool WorkerMachine::start_slot(SlotId id, Slot& slot) {
@@ -321,6 +327,8 @@ void WorkerMachine::ran(const ev::Ran& event) {
   Slot* slot = worked_on(event.slot);
   if (!slot) return;
   slot->progress.step += event.steps;
+  if (steps_left(*slot, 1) == 0)
+    slot->progress.step += plan_->round_steps - slot->progress.step % plan_->round_steps;
   slot->contribute_due = !wanted_pushes(*slot).empty();
 }
 

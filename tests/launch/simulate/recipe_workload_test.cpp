@@ -6,6 +6,7 @@
 
 #include "coordinator/planner.h"
 #include "launch/simulate/simulate.h"
+#include "tests/optim/chosen_method.h"
 
 namespace tessera {
 namespace {
@@ -96,6 +97,35 @@ TEST(RecipeWorkload, AMethodsOwnLocalHalfSaysWhen) {
               testing::ElementsAre(Exchange{0, 4, 5}));
   EXPECT_THAT(prepare("data_parallel", 1, 2, five_steps(), 2).work.exchanges,
               testing::ElementsAre(Exchange{0, 0, 1}));
+}
+
+TEST(RecipeWorkload, StaggersSlicesWithTheirOwnersBytesAlone) {
+  const Gpt model;
+  PartialSettings partial;
+  partial.cut = "mlp";
+  partial.slices = 4;
+  const auto schedule = PlanSchedule::make(model.specs, model.cuts, partial, 4);
+  const auto outer =
+      chosen_method("streaming", {.numbers = {{"fragments", 4}}, .words = {{"pattern", "slices"}}},
+                    {.specs = model.specs, .steps = 8, .slice_rows = schedule->slice_rows()});
+  const Workload work = workload_of(schedule->at({0}), model.specs, model.cost, *outer, five_steps(), 4);
+  EXPECT_THAT(work.exchanges, testing::ElementsAre(Exchange{0, 1, 2}, Exchange{1, 3, 4}, Exchange{2, 5, 6},
+                                                   Exchange{3, 7, 8}));
+  ASSERT_EQ(work.groups.size(), 4u) << "slots differ in when they send what they own";
+  for (std::size_t slot = 0; slot < 4; ++slot) {
+    for (std::size_t f = 0; f < 4; ++f) {
+      double up = 0, down = 0;
+      for (const LayerBytes& piece : work.groups[slot].fragments[f]) {
+        up += piece.bytes_up;
+        down += piece.bytes_down;
+      }
+      // Of four matrices of attention in two layers a row each, of ten rows of the embedding 2, 3, 2, 3; the
+      // norm goes to where least is. A slice is 4 rows of up and down in two layers.
+      const double shared = 4 * (8 + (f % 2 == 0 ? 2 : 3)) + (f == 0 ? 4 : 0), slice = 4 * 4 * 4;
+      EXPECT_EQ(up, 4 * (shared + (slot == f ? slice : 0))) << slot << " " << f;
+      EXPECT_EQ(down, 4 * (shared + slice)) << slot << " " << f;
+    }
+  }
 }
 
 /// Two fragments half a period apart, adopted `lag` steps after they left; the first versions come late.

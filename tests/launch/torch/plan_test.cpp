@@ -57,6 +57,22 @@ TEST(Plan, JsonHasTheNumbersOfTheFormulas) {
   EXPECT_DOUBLE_EQ(json.at("peak_saved"), 1 - peak / diloco);
 }
 
+TEST(Plan, SaysWhatTravelsInOneMergeWhereSlicesAreStaggered) {
+  const auto outcome = tessera(tiny({"--json", "--set", "outer.name=streaming", "--set", "outer.fragments=2",
+                                     "--set", "outer.pattern=slices", "--set", "partial.slices=2"}));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const nlohmann::json json = nlohmann::json::parse(outcome.out);
+  // 252 parameters, of which the two slices have 64 each; of the other 124, seven are vectors of four: 64 in
+  // the first merge, 60 in the second.
+  for (std::size_t k = 0; k < 4; ++k) {
+    const auto& slot = json.at("slots").at(k);
+    EXPECT_EQ(slot.at("bytes_up"), 4 * 188);
+    EXPECT_EQ(slot.at("bytes_down_in_one_merge"), 4 * (64 + 64));
+    EXPECT_EQ(slot.at("bytes_up_in_one_merge"), 4 * (64 + (k % 2 == 0 ? 64 : 60)));
+  }
+  EXPECT_EQ(json.at("bytes_up_in_one_merge"), 4 * (4 * 64 + 2 * 64)) << "two slots own the slice";
+}
+
 /// 80 layers 8192 wide, with 8 key/value heads: shapes of 70 thousand million parameters, of which none
 /// exists.
 TEST(Plan, OfAModelThatFitsOnNoMachineTakesNoMemoryAndNoTime) {
