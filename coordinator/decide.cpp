@@ -72,7 +72,8 @@ void Step::start(const event::Start& event) {
     const FragmentLedger ledger = s_.ledger.fragments[f];
     for (const StagedEntry& entry : ledger.staged) {
       if (!is_missing(entry.record)) continue;
-      if (!s_.ledger.can_take_back(entry)) {
+      const bool may_do_without = s_.settings.takes_late && s_.settings.mode == Mode::drop;
+      if (!s_.ledger.can_take_back(entry) && !may_do_without) {
         return finish(ExitCode::storage,
                       detail::describe("the staged contribution of slot ", entry.record.key.slot,
                                        " is damaged, and later work of the slot is committed"));

@@ -30,11 +30,16 @@ struct Apply {
     slot.rejections = 0;
   }
   void operator()(const LostRecord& record) {
-    const std::vector<StagedEntry>& staged = ledger.fragment(record.key.fragment).staged;
+    std::vector<StagedEntry>& staged = ledger.fragment(record.key.fragment).staged;
     auto lost = std::find_if(staged.begin(), staged.end(), [&](const StagedEntry& entry) {
       return entry.record.key.slot == record.key.slot && entry.record.key.version == record.key.version;
     });
-    if (lost != staged.end()) take_back(record.key.slot, lost->order);
+    if (lost == staged.end()) return;
+    if (!ledger.can_take_back(*lost)) {  // the slot went on from it, and the merge does without
+      staged.erase(lost);
+      return;
+    }
+    take_back(record.key.slot, lost->order);
     // Its worker was told that it is taken; only a new attempt makes it again.
     ledger.slot(record.key.slot).attempt.value += 1;
   }

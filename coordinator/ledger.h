@@ -58,8 +58,8 @@ struct Ledger {
   /// Before the first record; `initial_chains` are the chain digests of version 0, one per fragment.
   Ledger(std::int32_t slots, const std::vector<Digest>& initial_chains);
   void apply(const Record& record);
-  /// Whether a LostRecord for this staged contribution is possible: nothing that the slot made after it is
-  /// sealed or committed.
+  /// Whether this staged contribution can be made again, should it be lost: nothing that the slot made after
+  /// it is sealed or committed.
   bool can_take_back(const StagedEntry& entry) const;
   SlotLedger& slot(SlotId id) { return slots[id.value]; }
   const SlotLedger& slot(SlotId id) const { return slots[id.value]; }

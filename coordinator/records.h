@@ -44,7 +44,8 @@ struct StagedRecord {
   auto operator<=>(const StagedRecord&) const = default;
 };
 /// A staged contribution is gone or damaged: it and what the slot staged after it will be made again, by the
-/// slot's next attempt, which begins with this record.
+/// slot's next attempt, which begins with this record. Where the slot's later work is sealed or committed
+/// already (mode drop with a method that takes contributions late), the merge does without it instead.
 struct LostRecord {
   MergeKey key;
   std::string reason;
