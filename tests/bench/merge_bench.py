@@ -39,6 +39,7 @@ for _ in range(rounds + 2):
     dist.all_reduce(values)
     times.append(time.perf_counter() - begin)
     values.fill_(1)
+dist.destroy_process_group()
 print(*times[2:])
 """
 
