@@ -58,7 +58,9 @@ using Row = std::vector<std::size_t>;  ///< a value of each factor
 /// What a method cannot be without.
 std::vector<std::string> needs_of(const std::string& method) {
   static const std::map<std::string, std::vector<std::string>> needs{
+      {"async", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"data_parallel", {"sync.steps=1"}},
+      {"decoupled", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"eager", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"sparta", {"sync.steps=1", "outer.share=0.25"}},
       {"sparseloco", {"outer.density=0.1", "outer.chunk=64"}},
