@@ -1,4 +1,5 @@
-// A loop over several threads of its own, for passes over much memory whose parts do not depend on each other.
+// A loop over several threads of its own, for passes over much memory whose parts do not depend on each
+// other.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -8,9 +9,14 @@
 
 namespace tessera {
 
-/// Calls part(i) once for each i in [0, parts), from `threads` threads at most (the caller is one of them; new
-/// ones take over its floating-point settings); returns when all have returned. A part must not throw, and
-/// what it computes must not depend on who runs it.
+/// How many threads this machine runs at a time; at least 1.
+inline int hardware_threads() {
+  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+/// Calls part(i) once for each i in [0, parts), from `threads` threads at most (the caller is one of them;
+/// new ones take over its floating-point settings); returns when all have returned. A part must not throw,
+/// and what it computes must not depend on who runs it.
 template <class Part>
 void parallel_for(std::size_t parts, int threads, const Part& part) {
   std::atomic<std::size_t> next{0};

@@ -18,6 +18,11 @@ namespace {
 
 const Duration look_for_dead_workers = std::chrono::milliseconds(200);
 
+/// Of what is measured: the clock that decisions go by stands still in debug mode.
+Instant real_now() {
+  return std::chrono::steady_clock::now();
+}
+
 /// Payload bytes of a checkpoint; headers and manifest are not worth counting.
 double bytes_of(const Shards& shards) {
   std::size_t bytes = 0;
@@ -139,7 +144,7 @@ Status Coordinator::perform(const Action& action) {
             auto fetched = fetched_.find(a.key);
             TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
             const Offer& offer = fetched->second.offer;
-            const Instant begin = clock_.now();
+            const Instant begin = real_now();
             const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
             part("stage", a.key.version, begin);
             staged_.insert_or_assign(a.key, std::move(fetched->second.tensors));
@@ -206,7 +211,7 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
 
 /// Counts the time since `begin` to the merge of contributions from this version.
 void Coordinator::part(const char* name, Version from, Instant begin) {
-  phases_[{from.value + 1}].parts[name] += seconds(clock_.now() - begin);
+  phases_[{from.value + 1}].parts[name] += seconds(real_now() - begin);
 }
 
 void Coordinator::finish_fetch(SlotId slot) {
@@ -222,7 +227,7 @@ void Coordinator::finish_fetch(SlotId slot) {
     return feed(fetched);
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
-  const Instant begin = clock_.now();
+  const Instant begin = real_now();
   auto contribution = contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
   const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
   if (!valid.ok()) {
@@ -267,7 +272,7 @@ Result<std::vector<MergeInput>> Coordinator::inputs_of(const SealedRecord& seale
 Status Coordinator::perform(const action::Merge& merge) {
   const SealedRecord& sealed = merge.sealed;
   const Version version{sealed.version.value + 1};
-  const Instant begin = clock_.now();
+  const Instant begin = real_now();
   TESSERA_ASSIGN(std::vector<MergeInput> inputs, inputs_of(sealed));
   std::vector<TensorMap> moments;
   for (MergeInput& input : inputs) moments.push_back(take_moments(input.pieces));
@@ -283,7 +288,7 @@ Status Coordinator::perform(const action::Merge& merge) {
   TensorMap update;
   if (parts_.down.rounds()) update = round_update(sealed.fragment, base, outcome.uncovered_rows);
   if (parts_.method->share() < 1) update = sparse_update_to(sealed.fragment, version);
-  const Instant merged_at = clock_.now();
+  const Instant merged_at = real_now();
   // Slices whose turn comes later have no owner, and are not missed.
   RowSet missed = outcome.uncovered_rows;
   if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
@@ -298,16 +303,16 @@ Status Coordinator::perform(const action::Merge& merge) {
        {"hash", [&] { state = state_digest(tensors); }}}};
   std::array<Instant, duties.size()> began, ended;
   parallel_for(duties.size(), parts_.merge.threads, [&](std::size_t i) {
-    began[i] = clock_.now();
+    began[i] = real_now();
     duties[i].second();
-    ended[i] = clock_.now();
+    ended[i] = real_now();
   });
   for (std::size_t i = 0; i < duties.size(); ++i) {
     phases_[version].parts[std::string("commit_") + duties[i].first] += seconds(ended[i] - began[i]);
   }
   TESSERA_TRY(saved);
   const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(update));
-  const Instant saved_at = clock_.now();
+  const Instant saved_at = real_now();
   phases_[version].commit = seconds(saved_at - merged_at);
   phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
   for (const StagedRecord& record : sealed.contributions) {
@@ -346,7 +351,7 @@ bool Coordinator::is_wanted(const Digest& staged) const {
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   // Of a predecessor, and other fragments have gone on since: what it holds is as good a point to go back to.
   if (fragments_.size() > 1 && store_->has_checkpoint(checkpoint.version)) return {};
-  const auto begin = std::chrono::steady_clock::now();
+  const Instant begin = real_now();
   RollbackRecord position;
   for (const FragmentLedger& fragment : state_.ledger.fragments)
     position.fragments.push_back({fragment.version, fragment.chain});
@@ -381,7 +386,7 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     return {};
   }
   if (!state_.settings.any_version()) slot_states_.clear();
-  record_checkpoint(seconds(std::chrono::steady_clock::now() - begin), bytes_of(shards));
+  record_checkpoint(seconds(real_now() - begin), bytes_of(shards));
   return {};
 }
 

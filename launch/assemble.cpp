@@ -39,12 +39,6 @@ double per_parameter(const PieceBytes& bytes) {
   return bytes(many) / static_cast<double>(many);
 }
 
-/// Whether moments travel with slices that change owners.
-bool hands_over(const Recipe& recipe, const OuterMethod& method) {
-  return recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
-         method.steps_locally();
-}
-
 /// What a recipe asks for that this method's way of encoding does not allow.
 std::vector<std::string> wire_problems(const Recipe& recipe, const OuterMethod& method) {
   std::vector<std::string> found;
@@ -97,13 +91,11 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
         "whose slots step, like \"diloco\"");
   }
   const std::unique_ptr<InnerOptimizer> inner = assemble_inner(recipe);
-  const bool averages = method->merges_per_moment("exp_avg") + method->merges_per_moment("exp_avg_sq") > 0;
-  if ((averages || hands_over(recipe, *method)) &&
-      inner->moments_per_parameter(true) != inner->moments_per_parameter(false)) {
+  if (inner->moments_per_parameter(true) != inner->moments_per_parameter(false) &&
+      assemble_hand_over(recipe, parts, *method).is_on()) {
     return fail(ExitCode::usage, "inner.name = \"", recipe.inner.optimizer.name,
-                "\" keeps other moments of some parameters than of others, which ",
-                averages ? "outer.name = \"" + recipe.outer.method.name + "\" cannot average"
-                         : "partial.rotate_state = \"hand_over\" cannot pass on; set it to \"reset\"");
+                "\" keeps other moments of some parameters than of others, so that they cannot travel as "
+                "partial.rotate_state = \"hand_over\" and outer.name = \"des_loc\" want");
   }
   std::vector<std::string> problems = method->problems();
   for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));
@@ -160,7 +152,8 @@ ClipSettings clip_settings(const Recipe& recipe) {
 HandOver assemble_hand_over(const Recipe& recipe, const ModelParts& model, const OuterMethod& method) {
   const std::vector<std::string> moments = assemble_gradient_step(recipe, model.specs)->state_names();
   const PlanSchedule& schedule = model.schedule;
-  if (hands_over(recipe, method)) {
+  if (recipe.partial.rotate_state == "hand_over" && recipe.partial.rotate_every > 0 &&
+      method.steps_locally()) {
     return {
         .moments = moments,
         .params = schedule.cut_parameters(),

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
-#include <thread>
 
 #include "base/numerics.h"
+#include "base/parallel.h"
 #include "comm/hash.h"
 #include "comm/transport/zmq_endpoint.h"
 #include "launch/commands.h"
@@ -49,10 +49,7 @@ Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, cons
   return make_coordinator_endpoint(options);
 }
 
-/// Merges are bound by memory, which a few threads use up.
-int merge_threads() {
-  return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, 8u));
-}
+constexpr int merge_threads = 8;  // at most: merges are bound by memory, which a few use up
 
 int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
@@ -61,9 +58,9 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role = CoordinatorRole::make(
-      run, recipe,
-      {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots, merge_threads()});
+  auto role = CoordinatorRole::make(run, recipe,
+                                    {**endpoint, clock, static_cast<std::int32_t>(recipe.workers),
+                                     shares_slots, std::min(merge_threads, hardware_threads())});
   if (!role.ok()) {
     return report(role.error());
   }

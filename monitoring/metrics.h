@@ -23,10 +23,10 @@ struct MetricInfo {
 /// The catalogue: the only list of metrics (metric_catalogue.cpp). docs/metrics.md is generated from it.
 namespace metric {
 extern const MetricInfo rounds_committed, units, flops, flops_saved, loss, eval_loss, wire_bytes,
-    phase_seconds, merge_part_seconds, step_seconds, workers_alive, slots_leased, stale_messages, rejected_contributions,
-    recoveries, dropped_messages, checkpoint_seconds, checkpoint_bytes, checkpoint_failures,
-    checkpoint_last_ok, last_commit, epoch, exact, build_info, uncovered_rounds, uncovered_coordinates,
-    held_slices, held_rounds, left_out, staleness, late;
+    phase_seconds, merge_part_seconds, step_seconds, workers_alive, slots_leased, stale_messages,
+    rejected_contributions, recoveries, dropped_messages, checkpoint_seconds, checkpoint_bytes,
+    checkpoint_failures, checkpoint_last_ok, last_commit, epoch, exact, build_info, uncovered_rounds,
+    uncovered_coordinates, held_slices, held_rounds, left_out, staleness, late;
 const std::vector<const MetricInfo*>& catalogue();
 /// Upper bounds of the buckets of every histogram, in seconds, ascending; +Inf is implied.
 const std::vector<double>& bucket_bounds();

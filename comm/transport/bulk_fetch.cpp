@@ -57,10 +57,16 @@ void BulkFetcher::restart(Fetch& fetch, Instant now) {
   fetch.hasher.emplace();
   fetch.verified = fetch.next = 0;
   fetch.asked.clear(), fetch.again.clear(), fetch.arrived.clear();
-  fetch.progress = now;
-  fetch.retry_interval = options_.retry;
-  fetch.retry_at = now + fetch.retry_interval;
   fetch.bad_chunks = 0;
+  went_on(fetch, now);
+}
+
+void BulkFetcher::went_on(Fetch& fetch, Instant now) {
+  const auto answers = answers_.find(fetch.sources.front());
+  fetch.progress = now;
+  fetch.retry_interval =
+      std::max(options_.retry, answers == answers_.end() ? Duration{} : 2 * answers->second);
+  fetch.retry_at = now + fetch.retry_interval;
 }
 
 void BulkFetcher::accept(PeerId from, const ChunkHeader& header, Bytes payload, Instant now) {
@@ -94,12 +100,15 @@ void BulkFetcher::store(Fetch& fetch, const ChunkHeader& header, Bytes payload, 
   if (fetch.buffer.keep == nullptr) fetch.buffer = pool_.take(fetch.ref.size);
   std::memcpy(fetch.buffer.bytes.data() + header.index * chunk_bytes, payload.data(), payload.size());
   counters_.add(&TransportCounters::bulk_bytes_in, payload.size());
+  // One that was given up took at least as long as we waited.
+  const auto asked = fetch.asked.find(header.index);
+  const Duration took = asked == fetch.asked.end() ? fetch.retry_interval : now - asked->second;
+  Duration& answers = answers_[fetch.sources.front()];
+  answers = std::max(took, answers - answers / 8);
   fetch.asked.erase(header.index);
   fetch.again.erase(header.index);
   fetch.arrived.insert(header.index);
-  fetch.progress = now;
-  fetch.retry_interval = options_.retry;
-  fetch.retry_at = now + fetch.retry_interval;
+  went_on(fetch, now);
   verify_arrived(fetch);
 }
 
@@ -182,10 +191,16 @@ std::size_t BulkFetcher::outstanding(PeerId source) const {
   return count;
 }
 
-void BulkFetcher::ask_chunks(Fetch& fetch, const Ask& ask) {
+/// A slow link shows itself before much is on its way.
+std::size_t BulkFetcher::credit_of(PeerId source) const {
+  return answers_.contains(source) ? options_.credit : std::min<std::size_t>(2, options_.credit);
+}
+
+void BulkFetcher::ask_chunks(Fetch& fetch, Instant now, const Ask& ask) {
   fetch.blocked = false;
   std::size_t out = outstanding(fetch.sources.front());
-  while (out < options_.credit) {
+  const std::size_t credit = credit_of(fetch.sources.front());
+  while (out < credit) {
     const bool repeat = !fetch.again.empty();
     if (!repeat && (fetch.next >= fetch.chunks() || fetch.next >= fetch.verified + window_chunks)) return;
     const std::uint64_t index = repeat ? *fetch.again.begin() : fetch.next;
@@ -194,7 +209,7 @@ void BulkFetcher::ask_chunks(Fetch& fetch, const Ask& ask) {
       return;
     }
     repeat ? void(fetch.again.erase(index)) : void(++fetch.next);
-    fetch.asked.insert(index);
+    fetch.asked.emplace(index, now);
     ++out;
   }
 }
@@ -215,12 +230,11 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
       continue;
     }
     if (now >= fetch->retry_at) {
-      fetch->again.merge(fetch->asked);
-      fetch->asked.clear();
+      for (const auto& [index, since] : std::exchange(fetch->asked, {})) fetch->again.insert(index);
       fetch->retry_interval *= 2;
       fetch->retry_at = now + fetch->retry_interval;
     }
-    ask_chunks(*fetch, ask);
+    ask_chunks(*fetch, now, ask);
     // Waiting behind the peer's other blobs is not a lack of progress.
     if (fetch->asked.empty() && !fetch->blocked)
       fetch->progress = now, fetch->retry_at = now + fetch->retry_interval;
@@ -231,8 +245,8 @@ std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
     const Instant due = fetch.mapped.keep ? now
-                        : fetch.blocked ? now + soon
-                                        : std::min(fetch.retry_at, fetch.progress + options_.give_up);
+                        : fetch.blocked   ? now + soon
+                                          : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;
   }
   return next;
@@ -240,8 +254,7 @@ std::optional<Instant> BulkFetcher::next_work(Instant now) const {
 
 void BulkFetcher::ask_again() {
   for (Fetch& fetch : fetches_) {
-    fetch.again.merge(fetch.asked);
-    fetch.asked.clear();
+    for (const auto& [index, since] : std::exchange(fetch.asked, {})) fetch.again.insert(index);
   }
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 #include <functional>
 #include <list>
+#include <map>
 #include <set>
 #include <vector>
 
@@ -16,9 +17,10 @@ namespace tessera {
 struct BulkOptions {
   std::uint64_t max_blob_bytes = 8ull
                                  << 30;  ///< larger blobs are refused before any memory is taken for them
-  std::size_t credit = 8;                ///< chunks asked of one peer and not yet here
-  Duration retry =
-      std::chrono::seconds(2);  ///< ask again after so long without a chunk; doubled each time in a row
+  std::size_t credit = 8;  ///< chunks asked of one peer and not yet here; 2 until its first one came
+  /// Ask again after so long without a chunk, or twice the time that the peer's answers take; doubled each
+  /// time in a row.
+  Duration retry = std::chrono::seconds(2);
   Duration give_up = std::chrono::seconds(20);  ///< fail after so long without a good chunk
 };
 
@@ -51,14 +53,15 @@ class BulkFetcher {
  private:
   struct Fetch {
     BlobRef ref;
-    std::vector<PeerId> sources;  ///< front: whom we ask
-    Buffer buffer;                ///< empty until the first chunk is here
-    Buffer mapped;                ///< the file in shared memory, where there is one
-    std::optional<Hasher> hasher;                   ///< of the bytes before `verified`
-    std::uint64_t verified = 0;                     ///< chunks hashed in order
-    std::uint64_t next = 0;                         ///< first chunk never asked for
-    std::set<std::uint64_t> asked, again, arrived;  ///< out; to be repeated; here but after a gap
-    Instant progress;                               ///< last good chunk
+    std::vector<PeerId> sources;             ///< front: whom we ask
+    Buffer buffer;                           ///< empty until the first chunk is here
+    Buffer mapped;                           ///< the file in shared memory, where there is one
+    std::optional<Hasher> hasher;            ///< of the bytes before `verified`
+    std::uint64_t verified = 0;              ///< chunks hashed in order
+    std::uint64_t next = 0;                  ///< first chunk never asked for
+    std::map<std::uint64_t, Instant> asked;  ///< out, since when
+    std::set<std::uint64_t> again, arrived;  ///< to be repeated; here but after a gap
+    Instant progress;                        ///< last good chunk
     Instant retry_at;
     Duration retry_interval{};
     int bad_chunks = 0;
@@ -70,22 +73,25 @@ class BulkFetcher {
   Fetches::iterator find(const Digest& digest);
 
   void restart(Fetch& fetch, Instant now);
+  void went_on(Fetch& fetch, Instant now);
   void store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now);
   void damaged(Fetches::iterator fetch, std::uint64_t index, Instant now);
   void copy_mapped(Fetches::iterator fetch, Instant now);
   void verify_arrived(Fetch& fetch);
-  void ask_chunks(Fetch& fetch, const Ask& ask);
+  void ask_chunks(Fetch& fetch, Instant now, const Ask& ask);
   bool finish_if_whole(Fetches::iterator fetch, Instant now);
   /// The current source failed: goes on with the next one, or ends the fetch with the error.
   void next_source(Fetches::iterator fetch, Error error, Instant now);
   void end(Fetches::iterator fetch, Result<Blob> blob);
   std::size_t outstanding(PeerId source) const;
+  std::size_t credit_of(PeerId source) const;
 
   BulkOptions options_;
   SharedFolder* shared_;
   CounterBook& counters_;
   BufferPool pool_;
   Fetches fetches_;
+  std::map<PeerId, Duration> answers_;  ///< how long a peer took for a chunk; what is past counts less
   std::vector<BlobArrived> done_;
 };
 

@@ -65,8 +65,8 @@ struct SharedFolder::Files {
   int folder = -1;
   std::mutex mutex;  // guards what follows
   std::vector<OwnFile> free;
-  std::map<const std::byte*, std::string> lent;                       // memory -> name
-  std::map<Digest, Buffer> published;                                 // held until removed
+  std::map<const std::byte*, std::string> lent;                        // memory -> name
+  std::map<Digest, Buffer> published;                                  // held until removed
   std::map<std::pair<dev_t, ino_t>, std::shared_ptr<Mapping>> mapped;  // of all parties
   bool closed = false;
 
@@ -83,7 +83,6 @@ struct SharedFolder::Files {
       ::unlinkat(folder, file.name.c_str(), 0);
   }
 };
-
 
 Result<std::unique_ptr<SharedFolder>> SharedFolder::open(const std::string& folder) {
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST)
@@ -159,9 +158,8 @@ Result<Buffer> SharedFolder::allocate(std::size_t size) {
     files_->lent.emplace(bytes.data(), file.name);
   }
   void* const memory = file.mapping->memory;
-  return Buffer{std::shared_ptr<void>(memory, [files = files_, file = std::move(file)](void*) mutable {
-                  files->give_back(std::move(file));
-                }),
+  return Buffer{std::shared_ptr<void>(memory, [files = files_, file = std::move(file)](
+                                                  void*) mutable { files->give_back(std::move(file)); }),
                 bytes};
 }
 

@@ -13,6 +13,8 @@ constexpr std::size_t backlog_limit = 256;
 constexpr std::size_t inbox_limit =
     1024;  // an owner that is behind: control waits in the sockets, then with the peers
 constexpr int control_a_turn = 64;
+constexpr std::size_t early_limit = 1024;
+const Duration connecting = std::chrono::seconds(1), soon = std::chrono::milliseconds(20);
 constexpr int bulk_a_turn = 2;  // so that a heartbeat waits for a millisecond or two of chunks at most
 
 std::size_t size_of(const Incoming& incoming) {
@@ -86,6 +88,7 @@ void ZmqLoop::run() {
     if (room) read_control();
     for (std::size_t i = sockets_->failed_handshakes(); i > 0; --i) counters_.drop(drop::handshake);
     read_bulk();
+    answer_early(now());
     fetcher_.work(now(), [this](PeerId to, const ChunkRequest& request) { return ask(to, request); });
     let_out(now());
     deliver_blobs();
@@ -105,6 +108,7 @@ Duration ZmqLoop::patience(Instant now) const {
       if (due) patience = std::min(patience, *due - now);
     }
   }
+  if (!early_.empty()) patience = std::min(patience, next_early_ - now);
   if (heartbeat_ && options_.heartbeat_interval > Duration{}) patience = std::min(patience, next_beat_ - now);
   return std::max(patience, Duration{});
 }
@@ -174,15 +178,17 @@ void ZmqLoop::read_control() {
 }
 
 void ZmqLoop::accept_control(Incoming incoming) {
+  const PeerId from = incoming.from;
   if (incoming.problem == nullptr && incoming.parts.size() != 1) incoming.problem = drop::parts;
   if (incoming.problem != nullptr) return counters_.drop(incoming.problem);
   const Bytes frame = bytes_of(incoming.parts[0]);
   counters_.add(&TransportCounters::control_bytes_in, frame.size());
   Result<Decoded> decoded = decode(frame);
   if (!decoded.ok()) return counters_.drop(decoded.error().message);
+  if (const auto* request = std::get_if<ChunkRequest>(&decoded->content)) return answer(from, *request);
   Message* message = std::get_if<Message>(&decoded->content);
   if (message == nullptr) return counters_.drop(drop::wrong_path);
-  inbox_.push(Received{incoming.from, decoded->header, std::move(*message)});
+  inbox_.push(Received{from, decoded->header, std::move(*message)});
 }
 
 void ZmqLoop::read_bulk() {
@@ -203,15 +209,10 @@ void ZmqLoop::accept_bulk(Incoming incoming, Instant now) {
   if (incoming.problem != nullptr) return counters_.drop(incoming.problem);
   const Result<Decoded> decoded = decode(bytes_of(incoming.parts[0]));
   if (!decoded.ok()) return counters_.drop(decoded.error().message);
-  const auto* request = std::get_if<ChunkRequest>(&decoded->content);
   const auto* header = std::get_if<ChunkHeader>(&decoded->content);
-  if (request == nullptr && header == nullptr) return counters_.drop(drop::wrong_path);
-  if (incoming.parts.size() != (request != nullptr || !header->known ? 1u : 2u))
-    return counters_.drop(drop::parts);
-  if (request != nullptr)
-    answer(incoming.from, *request);
-  else
-    fetcher_.accept(incoming.from, *header, header->known ? bytes_of(incoming.parts[1]) : Bytes(), now);
+  if (header == nullptr) return counters_.drop(drop::wrong_path);
+  if (incoming.parts.size() != (header->known ? 2u : 1u)) return counters_.drop(drop::parts);
+  fetcher_.accept(incoming.from, *header, header->known ? bytes_of(incoming.parts[1]) : Bytes(), now);
 }
 
 void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
@@ -222,37 +223,45 @@ void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
   std::vector<zmq::message_t> parts;
   parts.push_back(message_of(encode(header)));
   if (header.known) parts.push_back(message_of(std::move(chunk)));
-  send_chunk(to, std::move(parts), size);
-}
-
-void ZmqLoop::send_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size) {
-  if (!slow_) return put_chunk(to, std::move(parts), size);
+  if (!slow_) return put_chunk(to, std::move(parts), request, size);
   std::size_t bytes = 0;
   for (const zmq::message_t& part : parts) bytes += part.size();
   const Instant due = slow_->up.bulk(now(), bytes);
-  slow_->bulk_out.push(due, {to, std::move(parts), size});
+  slow_->bulk_out.push(due, {to, std::move(parts), request, size});
 }
 
-void ZmqLoop::put_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size) {
-  switch (sockets_->send(Path::bulk, to, std::move(parts))) {
-    case Sent::yes:
-      counters_.add(&TransportCounters::bulk_bytes_out, size);
-      break;
-    case Sent::busy:
-      counters_.drop(drop::peer_busy);
-      break;
-    case Sent::no_route:
-      counters_.drop(drop::no_route);
-      break;
+/// The connection for chunks may come a little later than the one that the request came through.
+void ZmqLoop::put_chunk(PeerId to, std::vector<zmq::message_t> parts, const ChunkRequest& request,
+                        std::uint64_t size) {
+  const Sent sent = sockets_->send(Path::bulk, to, std::move(parts));
+  if (sent == Sent::yes) {
+    counters_.add(&TransportCounters::bulk_bytes_out, size);
+    early_.erase({to, request});
+  } else if (early_.size() < early_limit &&
+             now() < early_.try_emplace({to, request}, now() + connecting).first->second) {
+    next_early_ = now() + soon;
+  } else {
+    counters_.drop(sent == Sent::busy ? drop::peer_busy : drop::no_route);
+    early_.erase({to, request});
   }
 }
 
-/// False: not now. On a slow link a request takes its turn among the chunks, as it does in one connection.
+void ZmqLoop::answer_early(Instant now) {
+  if (early_.empty() || now < next_early_) return;
+  next_early_ = now + soon;
+  for (const auto& [asked, until] : std::map(early_)) answer(asked.first, asked.second);
+}
+
+/// False: not now. Requests go by the control path: behind chunks of the other direction they would wait for
+/// as long as what they ask for could have taken, and each direction would stand still half of the time.
 bool ZmqLoop::ask(PeerId to, const ChunkRequest& request) {
+  std::vector<std::byte> frame = encode(request);
+  if (slow_) return send_control(to, std::move(frame)), true;
+  if (!backlog_.empty()) return false;
   std::vector<zmq::message_t> parts;
-  parts.push_back(message_of(encode(request)));
-  if (!slow_) return sockets_->send(Path::bulk, to, std::move(parts)) == Sent::yes;
-  send_chunk(to, std::move(parts), 0);
+  parts.push_back(message_of(frame));
+  if (sockets_->send(Path::control, to, std::move(parts)) != Sent::yes) return false;
+  counters_.add(&TransportCounters::control_bytes_out, frame.size());
   return true;
 }
 
@@ -260,7 +269,8 @@ bool ZmqLoop::ask(PeerId to, const ChunkRequest& request) {
 void ZmqLoop::let_out(Instant now) {
   if (!slow_) return;
   while (auto control = slow_->control_out.pop(now)) put_control(control->to, std::move(control->frame));
-  while (auto chunk = slow_->bulk_out.pop(now)) put_chunk(chunk->to, std::move(chunk->parts), chunk->size);
+  while (auto chunk = slow_->bulk_out.pop(now))
+    put_chunk(chunk->to, std::move(chunk->parts), chunk->request, chunk->size);
   while (auto control = slow_->control_in.pop(now)) accept_control(*std::move(control));
   while (auto bulk = slow_->bulk_in.pop(now)) accept_bulk(*std::move(bulk), now);
 }

@@ -3,6 +3,7 @@
 #pragma once
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -52,8 +53,9 @@ class ZmqLoop {
   void answer(PeerId to, const ChunkRequest& request);
   void send_control(PeerId to, std::vector<std::byte> frame);
   void put_control(PeerId to, std::vector<std::byte> frame);
-  void send_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size);
-  void put_chunk(PeerId to, std::vector<zmq::message_t> parts, std::uint64_t size);
+  void put_chunk(PeerId to, std::vector<zmq::message_t> parts, const ChunkRequest& request,
+                 std::uint64_t size);
+  void answer_early(Instant now);
   bool ask(PeerId to, const ChunkRequest& request);
   void let_out(Instant now);
   void flush_backlog();
@@ -84,13 +86,18 @@ class ZmqLoop {
     struct Bulk {
       PeerId to;
       std::vector<zmq::message_t> parts;
-      std::uint64_t size;  ///< of the chunk; 0: a request
+      ChunkRequest request;
+      std::uint64_t size;  ///< of the chunk
     };
     DelayLine<Control> control_out;
     DelayLine<Bulk> bulk_out;
     DelayLine<Incoming> control_in, bulk_in;
   };
   std::optional<Slow> slow_;
+
+  /// Requests that could not be answered yet, and how long to try.
+  std::map<std::pair<PeerId, ChunkRequest>, Instant> early_;
+  Instant next_early_{};
 
   Header header_;
   std::deque<std::vector<std::byte>> backlog_;  ///< of a worker whose coordinator cannot be reached just now

@@ -1,12 +1,12 @@
-// The loops of a merge over every element, one table per instruction set; the best one that this processor has
-// is chosen once. The same bits at every level: nothing is fused or added in another order.
+// The loops of a merge over every element, one table per instruction set; the best one that this processor
+// has is chosen once. The same bits at every level: nothing is fused or added in another order.
 #pragma once
 #include <cstddef>
 
 namespace tessera {
 
 struct MergeKernels {
-  static constexpr std::size_t lanes = 8;   ///< rows whose squares are added up side by side
+  static constexpr std::size_t lanes = 8;    ///< rows whose squares are added up side by side
   static constexpr std::size_t tile = 1024;  ///< columns at once
   /// difference = start - value, or value where `start` is null; sum becomes 0 + difference (first) or grows
   /// by it; square = difference^2.

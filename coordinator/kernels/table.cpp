@@ -20,8 +20,7 @@ void add_as(const float* __restrict start, const float* __restrict value, double
   }
 }
 
-void add(const float* start, const float* value, bool first, double* sum, double* square,
-         std::size_t count) {
+void add(const float* start, const float* value, bool first, double* sum, double* square, std::size_t count) {
   if (start != nullptr)
     first ? add_as<true, true>(start, value, sum, square, count)
           : add_as<true, false>(start, value, sum, square, count);

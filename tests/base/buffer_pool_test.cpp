@@ -2,7 +2,6 @@
 #include "base/buffer_pool.h"
 
 #include <gtest/gtest.h>
-
 #include <sys/mman.h>
 
 #include <cstring>

@@ -1,6 +1,6 @@
 // What the bulk path gets out of a link: two processes, each of which fetches a blob of the other at the same
-// time. Start `link_bench serve HOST PORT MEGABYTES` and `link_bench connect HOST PORT MEGABYTES`; each prints
-// the seconds until all of the other's bytes were there. Neither shares memory with the other.
+// time. Start `link_bench serve HOST PORT MEGABYTES` and `link_bench connect HOST PORT MEGABYTES`; each
+// prints the seconds until all of the other's bytes were there. Neither shares memory with the other.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -70,8 +70,7 @@ int serve(const std::string& host, int port, std::size_t megabytes) {
   const BlobRef own = (*endpoint)->offer(random_blob(megabytes, 1));
   const Received hello = await(**endpoint);
   (*endpoint)->send(hello.from, Publish{.head = {.parameters = own}});
-  exchange(**endpoint, hello.from, std::get<Offer>(hello.message).contribution,
-           Stop{"all is here", 0});
+  exchange(**endpoint, hello.from, std::get<Offer>(hello.message).contribution, Stop{"all is here", 0});
   return 0;
 }
 

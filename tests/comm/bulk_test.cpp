@@ -34,11 +34,11 @@ class Link {
     fetcher.work(now, [this](PeerId to, const ChunkRequest& request) {
       if (!reachable) return false;
       requests.emplace_back(to, request);
+      ++asked;
       return true;
     });
     now += takes;
     most_out = std::max(most_out, requests.size());
-    asked += requests.size();
     while (!requests.empty() && answering) {
       const auto [to, request] = requests.front();
       requests.pop_front();
@@ -158,6 +158,29 @@ TEST(BulkFetch, AsksAgainAfterSilenceAndGivesUpAfterMore) {
   std::map<std::uint64_t, int> times;
   for (const auto& [to, request] : link.requests) ++times[request.index];
   EXPECT_EQ(times[0], 4);  // at 0, 2, 6 and 14 s
+}
+
+TEST(BulkFetch, AsksNothingTwiceOfAPeerWhoseAnswersTakeLong) {
+  // As on a slow line that others share: each chunk comes later than the one before, the gaps grow past the
+  // two seconds.
+  const Blob blob = random_blob(40 * chunk_bytes);
+  Link link;
+  link.offers[alice].add(blob);
+  link.fetcher.fetch(alice, ref_to(blob), link.now);
+  for (int i = 0; link.arrivals.empty() && i < 1000; ++i) {
+    link.answering = false;
+    const Duration gap = std::min<Duration>(2500ms, 800ms + i * 100ms);
+    for (Duration waited{}; waited < gap; waited += 100ms) link.turn(100ms);
+    ASSERT_FALSE(link.requests.empty());
+    const auto [to, request] = link.requests.front();  // one chunk at a time
+    link.requests.pop_front();
+    const auto [header, bytes] = link.offers[to].answer(request);
+    link.fetcher.accept(to, header, bytes.bytes, link.now);
+    for (BlobArrived& arrival : link.fetcher.take_done()) link.arrivals.push_back(std::move(arrival));
+  }
+  expect_arrived(link, blob);
+  EXPECT_EQ(link.asked, 40u);
+  EXPECT_EQ(link.dropped(drop::unexpected), 0u);
 }
 
 TEST(BulkFetch, WaitsForAPeerThatIsNotThereYet) {

@@ -72,7 +72,7 @@ struct BarePeer {
   }
   std::optional<ChunkRequest> next_request() {
     zmq::message_t part;
-    if (!bulk.recv(part)) return std::nullopt;
+    if (!control.recv(part)) return std::nullopt;
     return std::get<ChunkRequest>(decode({static_cast<const std::byte*>(part.data()), part.size()})->content);
   }
 };
@@ -130,7 +130,8 @@ TEST(HostileBytes, InProperFramesAreDroppedByReason) {
   BarePeer::send(peer.control, {{whole.begin(), whole.end() - 3}});
   BarePeer::send(peer.control, {whole, whole});
   BarePeer::send(peer.control, {whole, whole, whole, whole});
-  BarePeer::send(peer.control, {encode(ChunkRequest{})});
+  BarePeer::send(peer.control, {encode(ChunkHeader{})});
+  BarePeer::send(peer.bulk, {encode(ChunkRequest{})});
   BarePeer::send(peer.bulk, {whole});
   BarePeer::send(peer.bulk, {noise, noise});
   BarePeer::send(peer.bulk, {encode(ChunkHeader{{1, 1}, 0, true, 4, 0})});
@@ -138,7 +139,7 @@ TEST(HostileBytes, InProperFramesAreDroppedByReason) {
   BarePeer nameless(*coordinator, "");
   BarePeer::send(nameless.control, {whole});
   const std::map<std::string, std::uint64_t> expected = {{drop::malformed, 2},  {drop::ragged, 1},
-                                                         {drop::parts, 3},      {drop::wrong_path, 2},
+                                                         {drop::parts, 3},      {drop::wrong_path, 3},
                                                          {drop::unexpected, 1}, {drop::anonymous, 1}};
   soon([&] { return coordinator->counters().dropped == expected; });
   EXPECT_EQ(coordinator->counters().dropped, expected);
