@@ -58,7 +58,9 @@ using Row = std::vector<std::size_t>;  ///< a value of each factor
 /// What a method cannot be without.
 std::vector<std::string> needs_of(const std::string& method) {
   static const std::map<std::string, std::vector<std::string>> needs{
+      {"async", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"data_parallel", {"sync.steps=1"}},
+      {"decoupled", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"eager", {"outer.lr=0.5", "outer.cut_lr=0.3"}},
       {"sparta", {"sync.steps=1", "outer.share=0.25"}},
       {"sparseloco", {"outer.density=0.1", "outer.chunk=64"}},
@@ -166,7 +168,7 @@ class Combinations : public ::testing::Test {
     EXPECT_TRUE(named) << name_of(row) << "is refused with: " << reason;
   }
   void expect_that_it_trains(const Row& row) {
-    const std::string out = (folder_.path() / "run").string();
+    const std::string out = run_.string();
     std::filesystem::remove_all(out);
     std::vector<std::string> arguments{"debug", recipe_.string(), "--out", out, "--quiet"};
     for (const std::string& setting : settings_of(row)) arguments.insert(arguments.end(), {"--set", setting});
@@ -182,7 +184,13 @@ class Combinations : public ::testing::Test {
     EXPECT_GE(merges, 2) << name_of(row);
   }
 
+  ~Combinations() override { std::filesystem::remove_all(run_); }
+
   ScratchFolder folder_;
+  /// In memory where it can be: hundreds of runs would wait for a busy disk.
+  const std::filesystem::path run_ =
+      (std::filesystem::exists("/dev/shm") ? std::filesystem::path("/dev/shm") : folder_.path()) /
+      (folder_.path().filename().string() + "-run");
   const std::filesystem::path recipe_ = folder_.path() / "recipe.toml";
   const std::vector<Factor> factors_ = factors();
   std::map<Row, std::string> refusals_;
