@@ -94,7 +94,7 @@ class Methods(RunTest):
                                  (["outer.name=sparseloco", "codec.up=int8"], "says itself how contributions are encoded"),
                                  (["outer.name=sparta", "codec.down=int8"], "few values travel"),
                                  (["outer.name=des_loc", "inner.name=sgd"], "keeps no moments"),
-                                 (eager + ["codec.up=int8"], "do not start from the version"),
+                                 (eager + ["codec.up=int8"], "must arrive as it is"),
                                  (["outer.name=streaming", "outer.fragments=1000000000000"], "outer.fragments")):
             refused = self.run_tessera("plan", self.recipe, code=2, *flags(settings))
             self.assertIn(reason, refused.stderr)
