@@ -65,15 +65,19 @@ Result<ResolvedUnit> resolve_unit(const ExperimentSpec& spec, const std::vector<
   TESSERA_ASSIGN(const ModelParts model, assemble_model(recipe, vocab));
   const CostSettings settings = cost_settings(recipe, model);
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
-  return ResolvedUnit{.recipe = comparable_settings(recipe),
-                      .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
-                      .cost_settings = settings,
-                      .workload = workload_of(model.plan, model.specs, model.family->cost(), *method,
-                                              settings, static_cast<double>(recipe.slots)),
-                      .rounds = recipe.rounds,
-                      .slots = recipe.slots,
-                      .eval_every = recipe.eval.every,
-                      .tail_steps = tail_steps(*method, recipe.rounds * recipe.sync.steps)};
+  return ResolvedUnit{
+      .recipe = comparable_settings(recipe),
+      .cost = cost_of(model.plan, model.specs, model.family->cost(), settings),
+      .cost_settings = settings,
+      .workload = workload_of(model.plan, model.specs, model.family->cost(), *method, settings,
+                              static_cast<double>(recipe.slots)),
+      .rounds = recipe.rounds,
+      .slots = recipe.slots,
+      .eval_every = recipe.eval.every,
+      .tail_steps = tail_steps(*method, recipe.rounds * recipe.sync.steps),
+      .share = method->arrivals_per_merge() == 0
+                   ? 1.0
+                   : static_cast<double>(method->arrivals_per_merge()) / static_cast<double>(recipe.slots)};
 }
 
 /// The first line that a command prints; "" when it fails.

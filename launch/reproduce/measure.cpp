@@ -16,7 +16,7 @@ double number_at(const Json& json, const char* name) {
 
 UnitResult computed_part(const UnitJob& job, bool alone) {
   const ResolvedUnit& resolved = job.resolved;
-  const double rounds = static_cast<double>(resolved.rounds);
+  const double rounds = static_cast<double>(resolved.rounds) * resolved.share;
   UnitResult result;
   result.unit = job.unit;
   result.recipe = resolved.recipe;
@@ -69,7 +69,7 @@ Result<UnitResult> measure_run(const UnitJob& job, bool alone, const std::string
     result.compute_seconds += number_at(seconds, "compute") * number_at(row, "contributions");
     result.state_hash = row.value("state_hash", "");
     if (!row.contains("eval_loss")) continue;
-    const double rounds = static_cast<double>(round);
+    const double rounds = static_cast<double>(round) * job.resolved.share;
     result.curve.push_back(
         {.round = round,
          .tokens = tokens,

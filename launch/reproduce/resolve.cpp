@@ -7,13 +7,13 @@
 namespace tessera {
 
 double ResolvedUnit::tokens() const {
-  return cost_settings.tokens_per_step * static_cast<double>(cost_settings.steps * rounds * slots);
+  return cost_settings.tokens_per_step * static_cast<double>(cost_settings.steps * rounds * slots) * share;
 }
 double ResolvedUnit::merged_tokens() const {
   return tokens() - cost_settings.tokens_per_step * static_cast<double>(tail_steps * slots);
 }
 double ResolvedUnit::flops() const {
-  return cost.total.flops * static_cast<double>(rounds);
+  return cost.total.flops * static_cast<double>(rounds) * share;
 }
 double ResolvedUnit::static_bytes() const {
   double most = 0;

@@ -20,6 +20,8 @@ struct ResolvedUnit {
   Workload workload;  ///< one worker per slot
   std::int64_t rounds = 0, slots = 0, eval_every = 0;
   std::int64_t tail_steps = 0;  ///< of a slot, after its last contribution: no merge holds them
+  double share =
+      1;  ///< of the slots that contribute to one merge: 1/K where each contribution makes a version
 
   double tokens() const;              ///< of the whole run, all slots
   double merged_tokens() const;       ///< without the tail

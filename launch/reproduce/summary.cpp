@@ -34,7 +34,7 @@ double ArmRuns::round_seconds(double mbits) const {
   const Cluster cluster{
       .flops_per_second = flops_per_second(), .up_bits = mbits * 1e6, .down_bits = mbits * 1e6};
   const Outcome outcome = simulate(resolved->workload, cluster);
-  const double rounds = outcome.steps / static_cast<double>(resolved->cost_settings.steps);
+  const double rounds = outcome.steps / static_cast<double>(resolved->cost_settings.steps) / resolved->share;
   return (arm->alone ? outcome.compute_seconds : outcome.seconds) / rounds;
 }
 
