@@ -86,6 +86,31 @@ struct Point {
   double x, y;  // user units
 };
 
+constexpr double plot_left = 76, plot_right = 28, legend_row = 20;
+
+struct LegendPlace {
+  std::size_t series;
+  double x;
+  int row;
+};
+/// Where the names of the series go: as many in a row as fit, and at least one.
+std::vector<LegendPlace> legend_of(const Plot& plot) {
+  std::vector<LegendPlace> places;
+  double x = plot_left;
+  int row = 0;
+  for (std::size_t i = 0; i < plot.series.size(); ++i) {
+    const std::string& name = plot.series[i].name;
+    if (name.empty()) continue;
+    if (x > plot_left && x + 28 + width_of(name) > plot.width - plot_right + 20) {
+      x = plot_left;
+      ++row;
+    }
+    places.push_back({i, x, row});
+    x += 27 + width_of(name) + 22;
+  }
+  return places;
+}
+
 /// Draws one plot, part by part.
 class Painter {
  public:
@@ -215,17 +240,16 @@ class Painter {
     }
   }
 
-  /// One row between the headings and the data; as many names as fit.
+  /// Rows of names between the headings and the data.
   void legend() {
-    double x = area_.left;
-    const double y = area_.top - 16;
-    for (std::size_t i = 0; i < plot_.series.size(); ++i) {
-      const PlotSeries& series = plot_.series[i];
-      if (series.name.empty() || x + 28 + width_of(series.name) > area_.right + 20) continue;
-      const std::string kind = (series.faint ? "line faint c" : "line c") + std::to_string(i % colours);
+    const std::vector<LegendPlace> places = legend_of(plot_);
+    for (const LegendPlace& place : places) {
+      const PlotSeries& series = plot_.series[place.series];
+      const double x = place.x, y = area_.top - 16 - legend_row * (places.back().row - place.row);
+      const std::string kind =
+          (series.faint ? "line faint c" : "line c") + std::to_string(place.series % colours);
       out_ += line_from(x, y - 4.5, x + 20, y - 4.5, kind);
       out_ += text_at(x + 27, y, "class=\"legend\"", series.name);
-      x += 27 + width_of(series.name) + 22;
     }
   }
 
@@ -239,10 +263,10 @@ class Painter {
 }  // namespace
 
 PlotArea area_of(const Plot& plot) {
-  const bool has_legend =
-      std::any_of(plot.series.begin(), plot.series.end(), [](const auto& s) { return !s.name.empty(); });
-  const double top = 46 + (plot.subtitle.empty() ? 0 : 20) + (has_legend ? 30 : 6);
-  return {76, top, plot.width - 28.0, plot.height - 62.0};
+  const std::vector<LegendPlace> legend = legend_of(plot);
+  const double rows = legend.empty() ? 6 : 30 + legend_row * legend.back().row;
+  const double top = 46 + (plot.subtitle.empty() ? 0 : 20) + rows;
+  return {plot_left, top, plot.width - plot_right, plot.height - 62.0};
 }
 
 std::string svg_of(const Plot& plot) {

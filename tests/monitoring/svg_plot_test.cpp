@@ -53,6 +53,15 @@ TEST(SvgPlot, IsWellFormedWhateverTheNames) {
   EXPECT_THAT(svg_of(Plot{}), HasSubstr("no data yet"));
 }
 
+TEST(SvgPlot, EverySeriesIsNamedInAsManyRowsAsThatTakes) {
+  Plot plot;
+  const double one_row = area_of(plot_of({0}, {0})).top;
+  for (int i = 0; i < 8; ++i) plot.series.push_back({"a name of some length " + std::to_string(i), {0}, {0}});
+  const std::string svg = svg_of(plot);
+  for (const PlotSeries& series : plot.series) EXPECT_THAT(svg, HasSubstr(">" + series.name + "<"));
+  EXPECT_GT(area_of(plot).top, one_row + 2 * 20 - 1) << "three rows at least, above the data";
+}
+
 TEST(SvgPlot, PointsMapLinearlyIntoTheArea) {
   const Plot plot = plot_of({10, 20, 40}, {0, 3, 6});
   const PlotArea area = area_of(plot);
