@@ -36,6 +36,13 @@ inline OuterMethod::Context with_plain_step(OuterMethod::Context context, double
   return context;
 }
 
+/// For methods whose slots bring what has changed since the version that they started from (Payload::delta).
+inline void bring_change(const OwnRows& own) {
+  for (std::size_t i = 0; i < own.value.size(); ++i)
+    own.brought[i] =
+        static_cast<float>(static_cast<double>(own.committed[i]) - static_cast<double>(own.value[i]));
+}
+
 /// Sentences on what a recipe asks for that a method cannot do.
 class Refusals {
  public:

@@ -7,7 +7,7 @@
 // The momentum of N arrivals is applied once, a share c of it with each of the others.
 #include <cmath>
 
-#include "optim/outer.h"
+#include "optim/outer_parts.h"
 
 namespace tessera {
 namespace {
@@ -63,22 +63,22 @@ class Async final : public OuterMethod {
   }
 
   std::vector<std::string> problems() const override {
-    std::vector<std::string> found;
-    const auto refuse = [&](bool asked, const char* setting, const char* reason) {
-      if (asked)
-        found.push_back(std::string(setting) + " does not go with outer.name = \"async\": " + reason);
-    };
-    refuse(std::isnan(asked_.lr), "outer.lr = \"auto\"",
-           "it compares the changes of several slots, and here merges have one; give it a number");
-    refuse(asked_.slices > 1 && std::isnan(cut_.lr), "outer.cut_lr = \"auto\"",
-           "it compares the changes of several slots, and here merges have one; give it a number");
-    refuse(asked_.rule == "adam", "outer.rule = \"adam\"", "its outer step is a delayed Nesterov step");
-    refuse(asked_.restart_every != 0, "outer.restart_every", "a merge is one slot's, not a round of all");
-    refuse(asked_.keeps_fast, "partial.owner_view = \"fast\"",
-           "slots bring changes, and owners would go on from their values");
-    refuse(asked_.rotates, "partial.rotate_every",
-           "versions say who owns a slice, and here slots work on different ones");
-    refuse(asked_.quorum > 0, "sync.quorum", "a merge is made of one contribution and waits for nobody");
+    Refusals refusals("async");
+    refusals.refuse(std::isnan(asked_.lr), "outer.lr = \"auto\"",
+                    "it compares the changes of several slots, and here merges have one; give it a number");
+    refusals.refuse(asked_.slices > 1 && std::isnan(cut_.lr), "outer.cut_lr = \"auto\"",
+                    "it compares the changes of several slots, and here merges have one; give it a number");
+    refusals.refuse(asked_.rule == "adam", "outer.rule = \"adam\"",
+                    "its outer step is a delayed Nesterov step");
+    refusals.refuse(asked_.restart_every != 0, "outer.restart_every",
+                    "a merge is one slot's, not a round of all");
+    refusals.refuse(asked_.keeps_fast, "partial.owner_view = \"fast\"",
+                    "slots bring changes, and owners would go on from their values");
+    refusals.refuse(asked_.rotates, "partial.rotate_every",
+                    "versions say who owns a slice, and here slots work on different ones");
+    refusals.refuse(asked_.quorum > 0, "sync.quorum",
+                    "a merge is made of one contribution and waits for nobody");
+    std::vector<std::string> found = refusals.found();
     if (settings_.dynamic_steps && settings_.least_steps > asked_.steps)
       found.push_back(detail::describe("outer.least_steps = ", settings_.least_steps,
                                        " are more than sync.steps = ", asked_.steps));
@@ -107,11 +107,7 @@ class Async final : public OuterMethod {
   }
   Payload payload() const override { return Payload::delta; }
   bool changes_pushes() const override { return true; }
-  void push(const OwnRows& own) const override {
-    for (std::size_t i = 0; i < own.value.size(); ++i)
-      own.brought[i] =
-          static_cast<float>(static_cast<double>(own.committed[i]) - static_cast<double>(own.value[i]));
-  }
+  void push(const OwnRows& own) const override { bring_change(own); }
 
   bool weighs() const override { return true; }
   Influence influence(const Brought& brought) const override {

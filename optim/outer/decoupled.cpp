@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "optim/outer.h"
+#include "optim/outer_parts.h"
 
 namespace tessera {
 namespace {
@@ -88,20 +88,20 @@ class Decoupled final : public OuterMethod {
 
   std::vector<std::string> problems() const override {
     std::vector<std::string> found = streaming_->problems();
-    const auto refuse = [&](bool asked, const char* setting, const char* reason) {
-      if (asked)
-        found.push_back(std::string(setting) + " does not go with outer.name = \"decoupled\": " + reason);
-    };
+    Refusals refusals("decoupled");
     const bool plain = settings_.merge == "mean" && settings_.weights == "equal";
-    refuse(!plain && std::isnan(asked_.lr), "outer.lr = \"auto\"",
-           "it is made for the plain mean of changes (outer.merge, outer.weights); give it a number");
-    refuse(!plain && asked_.slices > 1 && std::isnan(asked_.cut ? asked_.cut->lr : asked_.lr),
-           "outer.cut_lr = \"auto\"",
-           "it is made for the plain mean of changes (outer.merge, outer.weights); give it a number");
-    refuse(asked_.keeps_fast, "partial.owner_view = \"fast\"",
-           "slots bring changes, and owners would go on from their values");
-    refuse(asked_.rotates, "partial.rotate_every",
-           "versions say who owns a slice, and here slots work on different ones");
+    refusals.refuse(
+        !plain && std::isnan(asked_.lr), "outer.lr = \"auto\"",
+        "it is made for the plain mean of changes (outer.merge, outer.weights); give it a number");
+    refusals.refuse(
+        !plain && asked_.slices > 1 && std::isnan(asked_.cut ? asked_.cut->lr : asked_.lr),
+        "outer.cut_lr = \"auto\"",
+        "it is made for the plain mean of changes (outer.merge, outer.weights); give it a number");
+    refusals.refuse(asked_.keeps_fast, "partial.owner_view = \"fast\"",
+                    "slots bring changes, and owners would go on from their values");
+    refusals.refuse(asked_.rotates, "partial.rotate_every",
+                    "versions say who owns a slice, and here slots work on different ones");
+    found.insert(found.end(), refusals.found().begin(), refusals.found().end());
     const std::int64_t quorum = asked_.quorum, slots = asked_.slots;
     if (asked_.drops && quorum > 1 && quorum < slots && slots <= settings_.fragments * (quorum - 1)) {
       found.push_back(
@@ -126,11 +126,7 @@ class Decoupled final : public OuterMethod {
   }
   Payload payload() const override { return Payload::delta; }
   bool changes_pushes() const override { return true; }
-  void push(const OwnRows& own) const override {
-    for (std::size_t i = 0; i < own.value.size(); ++i)
-      own.brought[i] =
-          static_cast<float>(static_cast<double>(own.committed[i]) - static_cast<double>(own.value[i]));
-  }
+  void push(const OwnRows& own) const override { bring_change(own); }
 
   bool weighs() const override { return true; }
   Influence influence(const Brought& brought) const override {
