@@ -126,7 +126,7 @@ std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>&
 }
 
 std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpec& cover,
-                                const std::vector<ArmRuns>& runs, std::size_t seeds) {
+                                const std::vector<ArmRuns>& runs) {
   std::vector<ClaimVerdict> verdicts;
   for (const Claim& claim : claims) {
     if (!claim.covers.empty() && std::count(claim.covers.begin(), claim.covers.end(), cover.name) == 0)
@@ -137,7 +137,7 @@ std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpe
     });
     if (!concerned) continue;
     ClaimVerdict verdict{.claim = &claim, .cover = cover.name, .interval = {}, .note = ""};
-    verdict.interval = mean_interval(claim_values(claim, runs, seeds, verdict.note));
+    verdict.interval = mean_interval(claim_values(claim, runs, cover.seeds.size(), verdict.note));
     if (verdict.note.empty()) verdict.verdict = judge_at_most(verdict.interval, claim.margin);
     verdicts.push_back(verdict);
   }

@@ -42,7 +42,7 @@ std::vector<double> claim_values(const Claim& claim, const std::vector<ArmRuns>&
 
 /// Verdicts on a cover's runs; claims that do not concern the cover are left out.
 std::vector<ClaimVerdict> judge(const std::vector<Claim>& claims, const CoverSpec& cover,
-                                const std::vector<ArmRuns>& runs, std::size_t seeds);
+                                const std::vector<ArmRuns>& runs);
 
 /// The eval loss where the curve had used `flops` operations, between two points by a straight line. NaN
 /// before its first point or after its last.

@@ -30,6 +30,14 @@ std::string interval_text(const MeanInterval& interval) {
          printed("%+.2f", 100 * interval.high) + "]";
 }
 
+/// Two covers may have one size and data set, and differ in their seeds.
+std::string seeds_text(const CoverSpec& cover) {
+  if (!cover.own_seeds) return "";
+  std::vector<std::string> seeds;
+  for (const std::int64_t seed : cover.seeds) seeds.push_back(std::to_string(seed));
+  return ", seeds " + join(seeds, ", ");
+}
+
 std::string loss_text(const ArmRuns& runs) {
   const std::vector<double> losses = runs.losses();
   std::string text = printed("%.4f", mean(losses));
@@ -184,13 +192,14 @@ std::string report_text(const ReportInput& input,
                     ".\n\n" + how_to_read;
   for (const CoverSpec& cover : input.profile.covers) {
     const std::vector<ArmRuns> runs = runs_of(spec, cover, input.units);
-    out += "\n## " + spec.size(cover.size)->label + ", " + spec.corpus(cover.corpus)->label + "\n";
+    out += "\n## " + spec.size(cover.size)->label + ", " + spec.corpus(cover.corpus)->label +
+           seeds_text(cover) + "\n";
     if (runs.empty()) {
       out += "No results yet.\n";
       continue;
     }
     add_table(input, runs, out);
-    add_verdicts(judge(input.claims, cover, runs, input.profile.seeds.size()), out);
+    add_verdicts(judge(input.claims, cover, runs), out);
     if (const auto drawn = pictures.find(cover.name); drawn != pictures.end()) {
       out += "\n";
       for (const std::string& file : drawn->second)

@@ -101,8 +101,6 @@ class ExperimentReader {
     profile.seeds = table.whole_numbers("seeds");
     if (profile.seeds.empty()) table.problem("needs seeds = [1, 2, 3]");
     profile.tuning_seed = static_cast<std::int64_t>(table.number("tuning_seed", 100));
-    if (std::count(profile.seeds.begin(), profile.seeds.end(), profile.tuning_seed) > 0)
-      table.problem("tuning_seed = " + std::to_string(profile.tuning_seed) + " is also a reported seed");
     profile.tuning_size = table.needed_text("tuning_size");
     profile.tuning_corpus = table.needed_text("tuning_data");
     profile.tuning_budget = table.number("tuning_budget", profile.tuning_budget);
@@ -114,7 +112,12 @@ class ExperimentReader {
       for (const std::string& point : chosen)
         known(table, "points." + grid, point, names_of(spec_.grids[grid]));
     }
-    for (auto& [cover, inner] : table.tables("covers")) profile.covers.push_back(read_cover(cover, inner));
+    for (auto& [cover, inner] : table.tables("covers")) {
+      profile.covers.push_back(read_cover(cover, inner, profile.seeds));
+      const std::vector<std::int64_t>& seeds = profile.covers.back().seeds;
+      if (std::count(seeds.begin(), seeds.end(), profile.tuning_seed) > 0)
+        table.problem("tuning_seed = " + std::to_string(profile.tuning_seed) + " is also a reported seed");
+    }
     for (auto& [kind, inner] : table.tables("repeat")) {
       if (kind != "processes") inner.problem("is unknown; processes is what can be repeated");
       profile.repeat = {inner.needed_text("arm"), inner.needed_text("size"), inner.needed_text("data"),
@@ -126,8 +129,11 @@ class ExperimentReader {
     spec_.profiles[name] = std::move(profile);
   }
 
-  CoverSpec read_cover(const std::string& name, TomlTable& table) {
-    CoverSpec cover{name, table.needed_text("size"), table.needed_text("data"), {}};
+  CoverSpec read_cover(const std::string& name, TomlTable& table, const std::vector<std::int64_t>& seeds) {
+    CoverSpec cover{name, table.needed_text("size"), table.needed_text("data"), {}, {}};
+    cover.seeds = table.whole_numbers("seeds");
+    cover.own_seeds = !cover.seeds.empty();
+    if (!cover.own_seeds) cover.seeds = seeds;
     known(table, "size", cover.size, names_of(spec_.sizes));
     known(table, "data", cover.corpus, names_of(spec_.corpora));
     for (const std::string& glob : table.texts("arms")) {

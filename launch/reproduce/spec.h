@@ -46,7 +46,9 @@ struct CorpusSpec {
 /// Arms that meet on one size and data set.
 struct CoverSpec {
   std::string name, size, corpus;
-  std::vector<std::string> arms;  ///< in order; globs in the file are resolved
+  std::vector<std::string> arms;    ///< in order; globs in the file are resolved
+  std::vector<std::int64_t> seeds;  ///< that are reported; the profile's, if the file says none
+  bool own_seeds = false;           ///< the file says them
 };
 
 /// A run repeated by another launch mode; its state hash must be that of the debug run.

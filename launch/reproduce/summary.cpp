@@ -67,7 +67,8 @@ std::vector<ArmRuns> runs_of(const ExperimentSpec& spec, const CoverSpec& cover,
     for (const UnitStatus& status : units) {
       const Unit& unit = status.unit;
       if (status.state != UnitState::done || unit.tuning() || unit.processes || unit.arm != name ||
-          unit.size != cover.size || unit.corpus != cover.corpus)
+          unit.size != cover.size || unit.corpus != cover.corpus ||
+          std::count(cover.seeds.begin(), cover.seeds.end(), unit.seed) == 0)
         continue;
       runs.by_seed[unit.seed] = *status.result;
       runs.resolved = status.resolved;

@@ -76,11 +76,13 @@ std::vector<Unit> units_of(const ExperimentSpec& spec, const ProfileSpec& profil
       const ArmSpec& arm = *spec.arm(name);
       for (const std::string& other : arm.inherits) add(tuning_units(spec, profile, *spec.arm(other)));
       add(tuning_units(spec, profile, arm));
-      for (const std::int64_t seed : profile.seeds) add({report_unit(name, cover, seed)});
+      for (const std::int64_t seed : cover.seeds) add({report_unit(name, cover, seed)});
     }
   }
   if (const RepeatSpec& repeat = profile.repeat; repeat.wanted) {
-    Unit unit = report_unit(repeat.arm, {"", repeat.size, repeat.corpus, {}}, repeat.seed);
+    Unit unit = report_unit(
+        repeat.arm, {.name = "", .size = repeat.size, .corpus = repeat.corpus, .arms = {}, .seeds = {}},
+        repeat.seed);
     unit.name += "-processes";
     unit.processes = true;
     add({unit});

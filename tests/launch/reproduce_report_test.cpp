@@ -86,8 +86,7 @@ class ReportTest : public ::testing::Test {
   std::map<std::string, ClaimVerdict> verdicts(const std::vector<UnitStatus>& units) {
     std::map<std::string, ClaimVerdict> found;
     const CoverSpec& cover = profile().covers.front();
-    for (const ClaimVerdict& verdict :
-         judge(claims_, cover, runs_of(spec_, cover, units), profile().seeds.size()))
+    for (const ClaimVerdict& verdict : judge(claims_, cover, runs_of(spec_, cover, units)))
       found[verdict.claim->name] = verdict;
     return found;
   }
@@ -127,6 +126,31 @@ TEST_F(ReportTest, NoisyOrMissingSeedsLeaveAClaimUndecided) {
   EXPECT_THAT(found["gap"].note, HasSubstr("2 of 3 seeds"));
   found = verdicts(run({}));
   EXPECT_EQ(found["close"].interval.count, 3) << "results stay";
+}
+
+// Two seeds of the main cover and three of its own: both are judged, each on its seeds alone.
+TEST_F(ReportTest, ACoverMayHaveSeedsOfItsOwn) {
+  ScratchFolder folder;
+  folder.write("base.toml", base_toml);
+  folder.write("arms.toml",
+               replaced(replaced(arms_toml, "seeds = [1, 2, 3]", "seeds = [1, 2]"), "[plots.all]",
+                        "[profiles.full.covers.more]\nsize = \"s\"\ndata = \"text\"\n"
+                        "arms = [\"diloco\", \"cut\"]\nseeds = [3, 4, 5]\n[plots.all]"));
+  Result<ExperimentSpec> spec = load_experiment(folder.path());
+  ASSERT_TRUE(spec.ok()) << spec.error().message;
+  spec_ = *spec;
+  const auto units =
+      run({{"diloco", {2, 2, 2, 2, 2}}, {"cut", {2.0, 2.002, 2.1, 2.102, 2.104}}, {"parallel", {2, 2}}});
+  const std::vector<CoverSpec>& covers = profile().covers;
+  ASSERT_EQ(covers.size(), 2u);
+  EXPECT_EQ(find_runs(runs_of(spec_, covers[0], units), "cut")->by_seed.size(), 2u);
+  const std::vector<ClaimVerdict> more = judge(claims_, covers[1], runs_of(spec_, covers[1], units));
+  const auto close =
+      std::ranges::find_if(more, [](const auto& verdict) { return verdict.claim->name == "close"; });
+  ASSERT_NE(close, more.end());
+  EXPECT_NEAR(close->interval.mean, 0.051, 1e-12);
+  EXPECT_EQ(close->interval.count, 3);
+  EXPECT_EQ(close->verdict, Verdict::fails);
 }
 
 TEST_F(ReportTest, MissingArmsAreNamed) {
