@@ -10,10 +10,10 @@ namespace tessera {
 namespace {
 
 constexpr std::uint64_t window_chunks =
-    32;  // how far requests run ahead of the first gap: bounds work per arrival
-constexpr std::uint64_t mapped_chunks_a_turn = 8;  // copied and hashed per work(): about a millisecond
-constexpr std::size_t step = 128 << 10;            // of that, at once: what was copied is hashed in the cache
-constexpr int bad_chunks_allowed = 16;             // a peer that only lies is left before it costs much
+    128;  // how far requests run ahead of the first gap: bounds work per arrival
+constexpr std::uint64_t mapped_chunks_a_turn = 32;  // copied and hashed per work(): about a millisecond
+constexpr std::size_t step = 128 << 10;  // of that, at once: what was copied is hashed in the cache
+constexpr int bad_chunks_allowed = 16;   // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -193,7 +193,7 @@ std::size_t BulkFetcher::outstanding(PeerId source) const {
 
 /// A slow link shows itself before much is on its way.
 std::size_t BulkFetcher::credit_of(PeerId source) const {
-  return answers_.contains(source) ? options_.credit : std::min<std::size_t>(2, options_.credit);
+  return answers_.contains(source) ? options_.credit : std::min<std::size_t>(4, options_.credit);
 }
 
 void BulkFetcher::ask_chunks(Fetch& fetch, Instant now, const Ask& ask) {

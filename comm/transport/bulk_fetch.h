@@ -17,7 +17,7 @@ namespace tessera {
 struct BulkOptions {
   std::uint64_t max_blob_bytes = 8ull
                                  << 30;  ///< larger blobs are refused before any memory is taken for them
-  std::size_t credit = 8;  ///< chunks asked of one peer and not yet here; 2 until its first one came
+  std::size_t credit = 32;  ///< chunks asked of one peer and not yet here; 4 until its first one came
   /// Ask again after so long without a chunk, or twice the time that the peer's answers take; doubled each
   /// time in a row.
   Duration retry = std::chrono::seconds(2);

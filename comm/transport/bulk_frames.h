@@ -8,7 +8,7 @@
 
 namespace tessera {
 
-inline constexpr std::uint64_t chunk_bytes = 1 << 20;
+inline constexpr std::uint64_t chunk_bytes = 256 << 10;
 
 struct ChunkRequest {  ///< "send me bytes [index * chunk_bytes, ...) of this blob"
   Digest blob;

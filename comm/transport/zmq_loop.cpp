@@ -15,7 +15,7 @@ constexpr std::size_t inbox_limit =
 constexpr int control_a_turn = 64;
 constexpr std::size_t early_limit = 1024;
 const Duration connecting = std::chrono::seconds(1), soon = std::chrono::milliseconds(20);
-constexpr int bulk_a_turn = 2;  // so that a heartbeat waits for a millisecond or two of chunks at most
+constexpr int bulk_a_turn = 8;  // so that a heartbeat waits for a millisecond or two of chunks at most
 
 std::size_t size_of(const Incoming& incoming) {
   std::size_t bytes = 0;

@@ -54,8 +54,8 @@ void ZmqSockets::set_options(Path path, Duration silence) {
   const std::size_t control_cap = listens_ ? max_frame_bytes : max_large_frame_bytes;
   socket.set(opt::maxmsgsize, static_cast<std::int64_t>(control ? control_cap : chunk_bytes + 4096));
   // High-water marks count messages for each peer: few chunks, more of the small ones.
-  socket.set(opt::sndhwm, control ? 256 : 16);
-  socket.set(opt::rcvhwm, control ? 256 : 16);
+  socket.set(opt::sndhwm, control ? 256 : 64);
+  socket.set(opt::rcvhwm, control ? 256 : 64);
   socket.set(opt::linger, control ? control_linger_ms : 0);
   socket.set(opt::handshake_ivl, 3000);
   socket.set(opt::heartbeat_ivl, std::max(1, milliseconds(silence / 3)));

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <thread>
 
 #include "base/random.h"
 #include "comm/transport/zmq_endpoint.h"
@@ -13,6 +14,8 @@ namespace tessera {
 namespace {
 
 const Duration patience = std::chrono::minutes(5);
+/// The last message may wait behind lost packets for longer than a closing socket does.
+const Duration time_to_leave = std::chrono::seconds(1);
 
 Instant now() {
   return std::chrono::steady_clock::now();
@@ -58,6 +61,7 @@ void exchange(Endpoint& endpoint, PeerId peer, const BlobRef& theirs, const Mess
       there = true;
     }
   }
+  std::this_thread::sleep_for(time_to_leave);
 }
 
 int serve(const std::string& host, int port, std::size_t megabytes) {

@@ -83,15 +83,15 @@ std::string error_of(const Link& link) {
 }
 
 TEST(BulkFetch, AsksForAtMostItsCreditAtATime) {
-  const Blob one = random_blob(30 * chunk_bytes), two = random_blob(10 * chunk_bytes + 5);
+  const Blob one = random_blob(120 * chunk_bytes), two = random_blob(40 * chunk_bytes + 5);
   Link link;
   link.offers[alice].add(one);
   link.offers[alice].add(two);
   link.fetcher.fetch(alice, ref_to(one), link.now);
   link.fetcher.fetch(alice, ref_to(two), link.now);
   while (link.arrivals.size() < 2) link.turn();
-  EXPECT_EQ(link.most_out, 8u);
-  EXPECT_EQ(link.asked, 30u + 11u);  // each chunk once
+  EXPECT_EQ(link.most_out, BulkOptions().credit);
+  EXPECT_EQ(link.asked, 120u + 41u);  // each chunk once
   for (const BlobArrived& arrival : link.arrivals) EXPECT_TRUE(arrival.blob.ok());
 }
 
@@ -246,7 +246,7 @@ class Shared : public testing::Test {
  protected:
   TemporaryFolder folder_;
   std::unique_ptr<SharedFolder> shared_ = SharedFolder::open(folder_.path()).value();
-  Blob blob_ = random_blob(20 * chunk_bytes + 9);
+  Blob blob_ = random_blob(80 * chunk_bytes + 9);
 
   BlobRef published() {
     BlobRef ref = ref_to(blob_);

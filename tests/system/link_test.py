@@ -99,14 +99,15 @@ class Link(RunTest):
     def test_both_directions_of_a_real_link_are_used_at_once(self):
         names = self.namespaces()
         bench = os.environ.get("LINK_BENCH", os.path.join(os.path.dirname(TESSERA), "tests/bench/link_bench"))
-        for mbits, megabytes in ((1000, 200), (200, 50)):
-            self.shape(names, mbits, burst="256kb", latency="50ms")
+        for mbits, megabytes, burst in ((1000, 200, "256kb"), (200, 50, "256kb"), (5, 4, "64kb")):
+            self.shape(names, mbits, burst=burst, latency="50ms")
             ends = [subprocess.Popen(["ip", "netns", "exec", name, bench, role, "10.87.0.1", "4800", str(megabytes)],
                                      stdout=subprocess.PIPE, text=True) for name, role in zip(names, ("serve", "connect"))]
             self.started += ends
             used = [8e6 * megabytes / float(end.communicate(timeout=60)[0]) / (mbits * 1e6) for end in ends]
             print(f"{mbits} Mbit/s: {100 * used[0]:.1f} % and {100 * used[1]:.1f} % of it carry the blobs")
-            # The goal is 92 %; a loaded machine gets some grace, but less than where requests waited behind chunks (45 %).
+            # The goal is 92 %; a loaded machine gets some grace, but less than where requests waited behind chunks (45 %),
+            # or chunks were asked for twice because one alone took as long as a request may (60 % of 5 Mbit/s).
             self.assertGreater(min(used), 0.75)
 
     def counted(self, namespace):
