@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "base/parallel.h"
 
 namespace tessera {
 namespace {
@@ -18,6 +22,53 @@ double reach(std::int32_t slices) {
   return std::max(1.0, 1.3 * together(slices));
 }
 
+/// Products of a merged delta d and the momentum b that lies beside it.
+struct Products {
+  double squares = 0;           ///< d d
+  double with_momentum = 0;     ///< d b
+  double momentum_squares = 0;  ///< b b
+};
+
+/// Lane by lane: a sum that waits for itself at every addition takes several times as long. `momentum` may be
+/// empty.
+Products products_of(std::span<const double> delta, std::span<const float> momentum) {
+  constexpr std::size_t lanes = 8;
+  double squares[lanes] = {}, with_momentum[lanes] = {}, momentum_squares[lanes] = {};
+  const auto add = [&](std::size_t i, std::size_t lane) {
+    const double d = delta[i], b = momentum.empty() ? 0.0 : static_cast<double>(momentum[i]);
+    squares[lane] += d * d;
+    with_momentum[lane] += d * b;
+    momentum_squares[lane] += b * b;
+  };
+  const std::size_t whole = delta.size() - delta.size() % lanes;
+  for (std::size_t i = 0; i < whole; i += lanes) {
+    for (std::size_t lane = 0; lane < lanes; ++lane) add(i + lane, lane);
+  }
+  for (std::size_t i = whole; i < delta.size(); ++i) add(i, 0);
+  const auto total = [](const double* sums) { return std::accumulate(sums, sums + lanes, 0.0); };
+  return {total(squares), total(with_momentum), total(momentum_squares)};
+}
+
+/// By blocks of a fixed size, which are added up in order: the bits do not depend on the number of threads.
+Products products_of(const Update& update) {
+  constexpr std::size_t block = 65536;  // elements
+  const std::size_t size = update.delta.size();
+  std::vector<Products> blocks((size + block - 1) / block);
+  parallel_for(blocks.size(), update.threads, [&](std::size_t i) {
+    const std::size_t begin = i * block, count = std::min(block, size - begin);
+    std::span<const float> momentum;
+    if (!update.state.empty()) momentum = update.state[0].subspan(begin, count);
+    blocks[i] = products_of(update.delta.subspan(begin, count), momentum);
+  });
+  Products all;
+  for (const Products& part : blocks) {
+    all.squares += part.squares;
+    all.with_momentum += part.with_momentum;
+    all.momentum_squares += part.momentum_squares;
+  }
+  return all;
+}
+
 /// The share of the shared coordinates' updates that the signals need, summed up.
 struct Sums {
   double mean_squares = 0;                   ///< of merged deltas
@@ -26,20 +77,12 @@ struct Sums {
   double with_momentum = 0, momentum_squares = 0;
 
   void add(const Update& update) {
-    double squares = 0;  // three sums in one pass: each waits for itself at every addition
-    if (update.state.empty()) {
-      for (const double d : update.delta) squares += d * d;
-    } else {
-      for (std::size_t i = 0; i < update.delta.size(); ++i) {
-        const double d = update.delta[i], b = update.state[0][i];
-        squares += d * d;
-        with_momentum += d * b;
-        momentum_squares += b * b;
-      }
-    }
-    mean_squares += squares;
+    const Products products = products_of(update);
+    mean_squares += products.squares;
+    with_momentum += products.with_momentum;
+    momentum_squares += products.momentum_squares;
     if (update.owners > 1) {
-      sum_squares += update.owners * update.owners * squares;
+      sum_squares += update.owners * update.owners * products.squares;
       slot_squares += update.squares;
       pairs = std::max(pairs, update.owners - 1.0);
     }
