@@ -27,6 +27,17 @@ double moment_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, con
   return bytes;
 }
 
+double outer_state_bytes(const RowSet& cut, const std::vector<ParamSpec>& specs,
+                         const CostSettings& settings) {
+  double bytes = 0;
+  for (const ParamSpec& spec : specs) {
+    if (spec.role != Role::weight) continue;
+    bytes +=
+        kFloat * settings.outer_states(spec, cut.contains(spec.name)) * static_cast<double>(spec.elements());
+  }
+  return bytes;
+}
+
 /// On the wire: every run of rows is a piece of its own.
 double wire_bytes(const RowSet& rows, const std::vector<ParamSpec>& specs, double per_parameter,
                   const std::function<double(std::int64_t)>& of_piece) {
@@ -93,8 +104,9 @@ SlotCost slot_cost(const RowSet& rows, const std::vector<MergeBytes>& merges,
   cost.step = step_flops(specs, rows, model, settings.tokens_per_step);
   cost.memory.weights = weight_bytes(rows, specs, model);
   cost.memory.gradients = kFloat * owned;
-  cost.memory.moments = moment_bytes(rows, specs, settings);
-  cost.memory.anchor = settings.anchor ? kFloat * owned : 0;
+  cost.memory.moments = settings.steps_locally ? moment_bytes(rows, specs, settings) : 0;
+  cost.memory.anchor = settings.steps_locally ? kFloat * owned : 0;
+  cost.memory.method = kFloat * settings.slot_states * owned;
   cost.received = kFloat * parameters;
   for (const MergeBytes& merge : merges) {
     cost.bytes_up += merge.up;
@@ -140,7 +152,9 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   }
   report.parameters = elements_of(everything, specs);
   const MergeBytes all = bytes_of_merge(everything, everything, everything, 0, specs, settings);
-  report.diloco = slot_cost(everything, {all}, specs, report.parameters, model, settings);
+  CostSettings local = settings;
+  local.steps_locally = true;
+  report.diloco = slot_cost(everything, {all}, specs, report.parameters, model, local);
   RowSet published = everything;
   if (settings.updates) {  // whose turn comes later is not in an update
     published.clear();
@@ -188,8 +202,8 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
   // What nobody trains is kept, but never merged.
-  report.coordinator_bytes = (kFloat + kDouble) * report.parameters + kFloat * stored_elements(specs) +
-                             (settings.keeps_fast ? kFloat * elements_of(cut, specs) : 0);
+  report.coordinator_bytes =
+      kDouble * report.parameters + kFloat * stored_elements(specs) + outer_state_bytes(cut, specs, settings);
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;

@@ -19,15 +19,19 @@ struct CostSettings {
   std::int64_t steps = 100;    ///< H: inner steps per round
   /// fp32 state tensors that the inner optimizer keeps of a parameter (AdamW: 2 of each).
   std::function<double(const ParamSpec&)> moments = [](const ParamSpec&) { return 2.0; };
-  bool anchor = true;                   ///< the slot keeps a start copy of what it trains
+  /// fp32 tensors of what it trains that a slot keeps beside those, for the method and for error feedback.
+  double slot_states = 0;
+  /// fp32 tensors that the coordinator keeps of a parameter beside itself (Nesterov: the momentum).
+  std::function<double(const ParamSpec&, bool cut)> outer_states = [](const ParamSpec&, bool) { return 1.0; };
+  /// Slots step, and so keep moments and a start copy of what they train; else the coordinator does.
+  bool steps_locally = true;
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces
   /// The same to the byte, of a piece of so many parameters; empty: as many times the above.
   std::function<double(std::int64_t elements)> piece_bytes_up{}, piece_bytes_down{};
   /// What is merged at its own time of the round (fragment_rows()); empty: all at once.
   std::vector<RowSet> fragments{};
   bool updates = false;       ///< versions come as encoded updates of what anybody trains, not whole
-  bool keeps_fast = false;    ///< the coordinator keeps the owners' values of what is cut beside the others'
-  bool fetches_fast = false;  ///< and slots take them with every version
+  bool fetches_fast = false;  ///< slots take the owners' values of what is cut with every version
 };
 
 /// Memory of one slot that does not depend on the batch, in bytes; fp32, frozen weights as the family holds
@@ -35,7 +39,8 @@ struct CostSettings {
 /// is counted from; it lies in the version that the worker received (SlotCost::received), not in tensors.
 struct StaticBytes {
   double weights = 0, gradients = 0, moments = 0, anchor = 0;
-  double total() const { return weights + gradients + moments + anchor; }
+  double method = 0;  ///< CostSettings::slot_states; not from the tensor allocator either
+  double total() const { return weights + gradients + moments + anchor + method; }
 };
 
 /// One slot; bytes are per round (H steps).
@@ -68,9 +73,9 @@ struct CostReport {
   std::vector<SlotCost> slots;     ///< ascending
   SlotCost diloco, data_parallel;  ///< one slot each, for the same H steps
   TotalCost total, total_diloco, total_data_parallel;
-  double mean_share = 1;         ///< trainable share, mean over the slots
-  double mean_peak = 0;          ///< SlotCost::peak, mean over the slots
-  double coordinator_bytes = 0;  ///< parameters 4P, outer momentum 4P, fp64 accumulator 8P; fast values 4P_s
+  double mean_share = 1;           ///< trainable share, mean over the slots
+  double mean_peak = 0;            ///< SlotCost::peak, mean over the slots
+  double coordinator_bytes = 0;    ///< parameters 4P, fp64 accumulator 8P, and CostSettings::outer_states
   std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
 
   // Shares in [0, 1] of what a run without the cut would need.

@@ -276,6 +276,25 @@ bool fast_for_all(const Recipe& recipe, const Plan& plan) {
   });
 }
 
+namespace {
+
+/// What the coordinator keeps of a parameter: outer state, fast values, residuals, moments on their way.
+std::function<double(const ParamSpec&, bool cut)> outer_states(const Recipe& recipe, const ModelParts& model,
+                                                               std::shared_ptr<const OuterMethod> method) {
+  const bool residual = assemble_down(recipe).keeps_residual(), fast = recipe.partial.owner_view == "fast";
+  const HandOver hand_over = assemble_hand_over(recipe, model, *method);
+  return [=, moments = hand_over.moments.size(),
+          moved = std::set<std::string>(hand_over.params.begin(), hand_over.params.end())](
+             const ParamSpec& spec, bool cut) {
+    const auto own = (cut ? method->cut_state_names() : method->state_names()).size();
+    const std::size_t more =
+        (cut && fast ? 1 : 0) + (residual ? 1 : 0) + (moved.contains(spec.name) ? moments : 0);
+    return static_cast<double>(own + more);
+  };
+}
+
+}  // namespace
+
 CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
   const std::shared_ptr<const OuterMethod> method = assemble_method(recipe, model);
   const std::shared_ptr<InnerOptimizer> inner = assemble_inner(recipe);
@@ -295,14 +314,16 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .steps = method->steps_per_merge(),
           .moments =
               [inner](const ParamSpec& spec) { return inner->moments_per_parameter(is_hidden_matrix(spec)); },
-          .anchor = method->steps_locally(),
+          .slot_states = static_cast<double>(method->own_state_names().size()) +
+                         (assemble_up(recipe, *method).keeps_residual() ? 1 : 0),
+          .outer_states = outer_states(recipe, model, method),
+          .steps_locally = method->steps_locally(),
           .bytes_up = per_parameter(up),
           .bytes_down = per_parameter(down),
           .piece_bytes_up = up,
           .piece_bytes_down = down,
           .fragments = fragment_rows(*method, model.specs),
           .updates = assemble_down(recipe).rounds() || share < 1,
-          .keeps_fast = recipe.partial.owner_view == "fast",
           .fetches_fast = fast_for_all(recipe, model.plan)};
 }
 

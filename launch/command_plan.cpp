@@ -76,6 +76,7 @@ nlohmann::ordered_json slot_json(const SlotCost& slot) {
                {"gradient_bytes", slot.memory.gradients},
                {"moment_bytes", slot.memory.moments},
                {"anchor_bytes", slot.memory.anchor},
+               {"method_bytes", slot.memory.method},
                {"activation_bytes", slot.activations},
                {"peak_bytes", slot.peak},
                {"received_bytes", slot.received},
@@ -228,8 +229,8 @@ void print_slots(const CostReport& cost) {
                 format_bytes(slot.bytes_down).c_str());
   }
   std::printf(
-      "Static: weights, gradients, moments and anchor (where a slot's training starts from), fp32;\n"
-      "frozen matrices in bf16 where the model computes in bf16.\n"
+      "Static: weights, gradients, moments, anchor (where a slot's training starts from), and what\n"
+      "method and error feedback keep, fp32; frozen matrices in bf16 where the model computes in bf16.\n"
       "Activations are kept from forward to backward. Peak: the most that tensors of a step take at\n"
       "once: weights, moments, and activations, gradients and passing buffers as they come and go.\n"
       "The anchor is a part of the version that a worker received, %s: mapped from the\n"

@@ -69,15 +69,14 @@ TEST(Cost, SavesTheFlopsOfThePapersTable) {
 TEST(Cost,
      SavesTheStaticMemoryOfThePapersTable) {  // without an anchor: 16 bytes a parameter, of which 4 stay
   const Gpt model = gpt(2048, 24, 32, 32768, 1024);
-  CostSettings settings;
-  settings.anchor = false;
   for (const Row& row :
        {Row{"mlp", 2, 0, 24}, Row{"mlp", 4, 0, 36}, Row{"mlp", 8, 0, 42}, Row{"mlp+heads", 2, 0, 36},
         Row{"mlp+heads", 4, 0, 53}, Row{"mlp+heads", 8, 0, 62}}) {
     SCOPED_TRACE(row.cut + " in " + std::to_string(row.slices));
-    const CostReport report =
-        report_of(model, row.cut, row.slices, static_cast<std::int32_t>(row.slices), settings);
-    EXPECT_NEAR(100 * report.memory_saved(), row.memory, 0.6);
+    const CostReport report = report_of(model, row.cut, row.slices, static_cast<std::int32_t>(row.slices));
+    double kept = 0;
+    for (const SlotCost& slot : report.slots) kept += slot.memory.total() - slot.memory.anchor;
+    EXPECT_NEAR(100 * (1 - kept / report.total_data_parallel.memory), row.memory, 0.6);
   }
   EXPECT_NEAR(report_of(model, "mlp", 4, 4).slots[0].trainable_share, 0.53, 0.005);
   EXPECT_NEAR(report_of(model, "mlp+heads", 4, 4).slots[0].trainable_share, 0.29, 0.005);
@@ -174,14 +173,31 @@ TEST(Cost, WithoutACutIsDiLoCo) {
 TEST(Cost, FastValuesCostTheCoordinatorMemoryAndTheWireOnlyWhereTheyAreFetched) {
   const Gpt model = gpt(64, 2, 4, 256, 32);
   const double cut = 2 * 2 * 4 * 64 * 64;  // up and down of two blocks
+  const auto with_fast = [](const ParamSpec&, bool is_cut) { return is_cut ? 2.0 : 1.0; };
   const CostReport reset = report_of(model, "mlp", 2, 4);
-  const CostReport own = report_of(model, "mlp", 2, 4, {.keeps_fast = true});
-  const CostReport fetched = report_of(model, "mlp", 2, 4, {.keeps_fast = true, .fetches_fast = true});
+  const CostReport own = report_of(model, "mlp", 2, 4, {.outer_states = with_fast});
+  const CostReport fetched = report_of(model, "mlp", 2, 4, {.outer_states = with_fast, .fetches_fast = true});
   EXPECT_EQ(own.coordinator_bytes, reset.coordinator_bytes + 4 * cut);
   EXPECT_EQ(own.slots[0].bytes_down, reset.slots[0].bytes_down);
   EXPECT_EQ(fetched.slots[0].bytes_down, reset.slots[0].bytes_down + 4 * cut);
   EXPECT_EQ(fetched.slots[0].bytes_up, reset.slots[0].bytes_up);
   EXPECT_EQ(fetched.total.bytes_down, 4 * fetched.slots[0].bytes_down);
+}
+
+TEST(Cost, WhereTheCoordinatorStepsSlotsKeepNoMoments) {
+  const CostReport report = report_of(gpt(4, 1, 2, 10, 8), "none", 1, 4, {.steps_locally = false});
+  EXPECT_EQ(report.slots[0].memory.total(), (4 + 4) * 232) << "weights and gradients";
+  EXPECT_EQ(report.diloco.memory.total(), 20 * 232) << "DiLoCo's slots step themselves all the same";
+}
+
+TEST(Cost, WhatMethodAndCodecKeepIsCounted) {
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  const CostReport report = report_of(
+      model, "mlp", 2, 4,
+      {.slot_states = 2, .outer_states = [](const ParamSpec&, bool cut) { return cut ? 0.0 : 3.0; }});
+  EXPECT_EQ(report.slots[0].memory.method, 2 * 4 * 168);
+  EXPECT_EQ(report.slots[0].memory.total(), 4 * 232 + (4 + 8 + 4 + 8) * 168);
+  EXPECT_EQ(report.coordinator_bytes, (4 + 8) * 232 + 3 * 4 * (232 - 128)) << "nothing of the cut MLP";
 }
 
 TEST(Cost, FragmentsAreTheBytesOfTheRoundInParts) {
@@ -203,7 +219,7 @@ TEST(Cost, FragmentsAreTheBytesOfTheRoundInParts) {
   EXPECT_EQ(report.total.merge_up, 4 * (4 * (28 + 32) + 2 * 64));
   EXPECT_EQ(report.total.merge_down, 4 * report.slots[0].merge_down);
   EXPECT_EQ(report.total_diloco.merge_up, 4 * 4 * 232);
-  settings.keeps_fast = settings.fetches_fast = true;
+  settings.fetches_fast = true;
   const CostReport fetched = report_of(model, "mlp", 2, 4, settings);
   EXPECT_EQ(fetched.slots[0].bytes_down, 4 * (232 + 128));
   EXPECT_EQ(fetched.slots[0].merge_down, report.slots[0].merge_down + 4 * 64);

@@ -190,7 +190,7 @@ TEST(RecipeWorkload, AWorkerRunsItsSlotsInTurn) {
 
 TEST(RecipeWorkload, FastValuesAreFetchedBesideTheOthers) {
   CostSettings settings = five_steps();
-  settings.keeps_fast = settings.fetches_fast = true;
+  settings.fetches_fast = true;
   const Prepared p = prepare("diloco", 2, 4, settings, 4);
   EXPECT_DOUBLE_EQ(4 * simulate(p.work, {}).bytes_down, p.report.total.bytes_down);
 }

@@ -13,6 +13,9 @@
 
 #include "base/random.h"
 #include "comm/codec.h"
+#include "comm/storage/files.h"
+#include "comm/storage/safetensors.h"
+#include "coordinator/cost.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
 #include "launch/config/parse.h"
@@ -182,6 +185,45 @@ class Combinations : public ::testing::Test {
           << name_of(row);
     }
     EXPECT_GE(merges, 2) << name_of(row);
+    expect_that_plan_counted(row);
+  }
+  /// What plan says that is kept lies in the run directory, to the byte.
+  void expect_that_plan_counted(const Row& row) const {
+    const Result<Recipe> recipe = parse_recipe(base_recipe, "recipe", settings_of(row), builtin_catalogs());
+    const Result<ModelParts> model = assemble_model(*recipe, 256);
+    const CostReport cost =
+        cost_of(model->plan, model->specs, model->family->cost(), cost_settings(*recipe, *model));
+    EXPECT_EQ(bytes_in_newest(run_ / "log", "state-", ""), cost.coordinator_bytes - 8 * cost.parameters)
+        << name_of(row) << "parameters and outer state";
+    if (recipe->partial.rotate_every > 0) return;  // a slot's rows are no longer those of version 0
+    for (const SlotCost& slot : cost.slots) {
+      const std::string folder = "0" + std::to_string(slot.slot);
+      double kept = 0;
+      for (const char* kind : {"inner/", "feedback/", "method/"})
+        kept += bytes_in_newest(run_ / "slots" / folder, "", kind);
+      EXPECT_EQ(kept, slot.memory.moments + slot.memory.method) << name_of(row) << "slot " << slot.slot;
+    }
+  }
+  /// Bytes of the tensors named `kind`... in the file of a folder that was written last; of each, where names
+  /// tell fragments apart ("state-FRAGMENT-VERSION").
+  static double bytes_in_newest(const std::filesystem::path& folder, const std::string& files,
+                                const std::string& kind) {
+    std::map<std::string, std::filesystem::path> newest;
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+      const std::string name = entry.path().filename().string();
+      if (!name.starts_with(files) || !name.ends_with(".safetensors")) continue;
+      std::filesystem::path& file = newest[files.empty() ? "" : name.substr(0, name.rfind('-'))];
+      const bool newer = file.empty() || (files.empty() ? last_write_time(entry) > last_write_time(file)
+                                                        : name > file.filename().string());
+      if (newer) file = entry.path();
+    }
+    double bytes = 0;
+    for (const auto& [fragment, file] : newest) {
+      const auto tensors = decode_safetensors(read_file(file).value(), file.string()).value().tensors;
+      for (const auto& [name, tensor] : tensors)
+        bytes += name.starts_with(kind) ? static_cast<double>(tensor.bytes().size()) : 0;
+    }
+    return bytes;
   }
 
   ~Combinations() override { std::filesystem::remove_all(run_); }
