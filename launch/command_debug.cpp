@@ -78,6 +78,14 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
 int command_debug(const TrainOptions& options) {
   const Result<PreparedRun> prepared = prepare_run(options);
   if (!prepared.ok()) return report(prepared.error());
+  const NetSettings& net = prepared->recipe->net;
+  const auto slow = [](const std::vector<double>& values) {
+    return std::ranges::any_of(values, [](double value) { return value > 0; });
+  };
+  if (slow(net.bandwidth) || slow(net.latency)) {
+    std::fprintf(stderr,
+                 "tessera: debug has no links: net.bandwidth and net.latency count with train only\n");
+  }
   open_log({.role = "debug",
             .file = RunDirectory(prepared->out).text_log("debug"),
             .level = log_level(),

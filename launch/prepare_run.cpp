@@ -2,14 +2,17 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
+#include <optional>
 
 #include "base/text.h"
 #include "coordinator/cost.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
+#include "launch/config/parse.h"
 #include "launch/open_device.h"
 #include "launch/process.h"
 #include "launch/report.h"
@@ -60,6 +63,22 @@ void print_plan(const Recipe& recipe, const ModelParts& model, const DataParts& 
   std::fflush(stdout);
 }
 
+/// Where a schedule has no horizon of its own it ends with the run: a longer run stretches what lies behind,
+/// too.
+void note_stretched_schedule(const Recipe& before, const Recipe& now) {
+  const std::unique_ptr<Schedule> old_one = assemble_schedule(before), new_one = assemble_schedule(now);
+  const std::int64_t last = std::max<std::int64_t>(0, before.horizon() - 1);
+  const double was = old_one->factor(last), is = new_one->factor(last);
+  if (was == is) return;
+  std::fprintf(stderr,
+               "tessera: rounds %lld -> %lld moves the end of schedule \"%s\": at step %lld, where the run "
+               "was to end, "
+               "the rate is %.3g of its peak instead of %.3g. schedule.horizon = %lld leaves it as it was.\n",
+               static_cast<long long>(before.rounds), static_cast<long long>(now.rounds),
+               now.schedule.schedule.name.c_str(), static_cast<long long>(last), is, was,
+               static_cast<long long>(before.horizon()));
+}
+
 std::string resume_line(const std::string& command, const TrainOptions& options, const std::string& out) {
   std::string line = program_for_typing() + " " + command + " " + options.recipe.file;
   for (const std::string& override_text : options.recipe.overrides) line += " --set '" + override_text + "'";
@@ -86,7 +105,12 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
     TESSERA_TRY(run.create(*recipe));  // refuses; nothing is prepared for a run that cannot be
   TESSERA_ASSIGN(const DataParts data, assemble_data(*recipe, {}, data_progress(options.quiet)));
   TESSERA_ASSIGN(const ModelParts model, assemble_model(*recipe, data.prepared.vocab));
+  std::optional<Recipe> before;
+  if (options.resume && run.exists()) {
+    TESSERA_ASSIGN(before, load_recipe(run.recipe(), {}, builtin_catalogs()));
+  }
   TESSERA_TRY(options.resume ? run.resume(*recipe, builtin_catalogs()) : run.create(*recipe));
+  if (before) note_stretched_schedule(*before, *recipe);
   if (!options.quiet) print_plan(*recipe, model, data, run.path());
   return PreparedRun{recipe, run.path(), data.source->unit()};
 }

@@ -1,5 +1,6 @@
 #include "launch/run_directory.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -8,6 +9,7 @@
 #include "base/text.h"
 #include "comm/storage/directory_lock.h"
 #include "comm/storage/files.h"
+#include "launch/assemble.h"
 #include "launch/config/parse.h"
 #include "launch/config/write.h"
 
@@ -25,6 +27,16 @@ bool may_change_on_resume(const std::string& setting) {
                                              "eval",    "checkpoint", "net",        "data.path"};
   const std::string group = setting.substr(0, setting.find('.'));
   return free.count(setting) > 0 || free.count(group) > 0;
+}
+
+/// Whether the rate was the same at every step that the run had before, as far as a thousand of them show.
+bool has_same_rates(const Recipe& before, const Recipe& now) {
+  const std::unique_ptr<Schedule> old_one = assemble_schedule(before), new_one = assemble_schedule(now);
+  const std::int64_t steps = before.horizon(), stride = std::max<std::int64_t>(1, steps / 1000);
+  for (std::int64_t step = 0; step < steps; step += stride) {
+    if (old_one->factor(step) != new_one->factor(step)) return false;
+  }
+  return steps < 1 || old_one->factor(steps - 1) == new_one->factor(steps - 1);
 }
 
 std::string text_of(const Buffer& buffer) {
@@ -69,7 +81,10 @@ Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) co
   TESSERA_ASSIGN(const Recipe saved, load_recipe(recipe(), {}, catalogs));
   std::vector<std::string> refused;
   for (const std::string& difference : recipe_differences(saved, settings)) {
-    if (!may_change_on_resume(difference.substr(0, difference.find(':')))) refused.push_back(difference);
+    const std::string setting = difference.substr(0, difference.find(':'));
+    // A horizon that says where the schedule ended anyway, so that a longer run leaves it there.
+    if (setting == "schedule.horizon" && has_same_rates(saved, settings)) continue;
+    if (!may_change_on_resume(setting)) refused.push_back(difference);
   }
   if (settings.rounds < saved.rounds) {
     refused.push_back("rounds: " + std::to_string(saved.rounds) + " -> " + std::to_string(settings.rounds) +

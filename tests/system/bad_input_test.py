@@ -78,6 +78,21 @@ class UsedRuns(RunTest):
         self.assertEqual(self.hashes(run), self.reference("--rounds", "6", *HORIZON))
 
 
+    def test_a_longer_run_says_that_it_stretches_the_schedule_and_can_leave_it(self):
+        run, kept = self.path("run"), ["--set", "schedule.horizon=16"]
+        for folder in (run, self.path("other")):
+            self.run_tessera("debug", self.recipe, "--out", folder, "--quiet", "--rounds", "4")
+        longer = ["debug", self.recipe, "--quiet", "--resume", "--rounds", "6"]
+        done = self.run_tessera(*longer, "--out", self.path("other"))
+        self.assertIn("rounds 4 -> 6 moves the end of schedule", done.stderr)
+        self.assertIn("schedule.horizon = 16 leaves it as it was", done.stderr)
+        done = self.run_tessera(*longer, "--out", run, "--set", "schedule.horizon=17", code=USAGE)
+        self.assertIn("schedule.horizon", done.stderr)
+        done = self.run_tessera(*longer, "--out", run, *kept)
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(self.hashes(run), self.reference("--rounds", "6", *kept))
+
+
 class Damage(RunTest):
     """Checkpoints 4 and 6 of a finished run of 6 rounds."""
 
