@@ -151,11 +151,18 @@ Deal deal(const StreamingSettings& settings, const OuterMethod::Context& context
                                    : deal_tensors(context.specs, settings.fragments, settings.pattern);
 }
 
+/// Slices that have their own times do not move at once.
+OuterMethod::Context at_once(const StreamingSettings& settings, OuterMethod::Context context) {
+  if (settings.pattern == "slices" && context.slices % settings.fragments == 0)
+    context.slices /= static_cast<std::int32_t>(settings.fragments);
+  return context;
+}
+
 /// The global half of each fragment is DiLoCo's.
 class Streaming final : public LikeDiLoCo {
  public:
   Streaming(const StreamingSettings& settings, const Context& context)
-      : LikeDiLoCo(context),
+      : LikeDiLoCo(at_once(settings, context)),
         settings_(settings),
         steps_(context.steps),
         slices_(static_cast<std::int64_t>(context.slice_rows.size())),
