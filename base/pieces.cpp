@@ -1,6 +1,7 @@
 #include "base/pieces.h"
 
 #include <algorithm>
+#include <cctype>
 
 #include "base/error.h"
 
@@ -42,6 +43,18 @@ std::vector<std::string> pieces_of_rows(const RowSet& rows, const std::vector<Pa
     for (const Rows& range : ranges->second) pieces.push_back(piece_name(spec.name, range, spec.rows()));
   }
   return pieces;
+}
+
+std::string layer_of(const std::string& param) {
+  for (std::size_t begin = 0; begin < param.size();) {
+    const std::size_t end = std::min(param.find('.', begin), param.size());
+    const bool number = end > begin && std::all_of(param.begin() + static_cast<std::ptrdiff_t>(begin),
+                                                   param.begin() + static_cast<std::ptrdiff_t>(end),
+                                                   [](unsigned char c) { return std::isdigit(c) != 0; });
+    if (number) return param.substr(0, end);
+    begin = end + 1;
+  }
+  return {};
 }
 
 void add_pieces(TensorMap& pieces, const TensorMap& whole, const RowSet& rows, const std::string& prefix) {

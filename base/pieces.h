@@ -20,6 +20,9 @@ std::vector<std::string> pieces_of_rows(const RowSet& rows, const std::vector<Pa
 void add_pieces(TensorMap& pieces, const TensorMap& whole, const RowSet& rows,
                 const std::string& prefix = {});
 
+/// "blocks.3" of "blocks.3.mlp.up": the layer that a parameter belongs to; empty: it is in none.
+std::string layer_of(const std::string& param);
+
 struct PieceOf {
   Rows rows;
   HostTensor values;  ///< of these rows; shares memory

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <limits>
 #include <set>
 
 #include "base/set_numbers.h"
@@ -12,6 +11,7 @@
 #include "comm/hash.h"
 #include "comm/storage/files.h"
 #include "optim/gradient_step.h"
+#include "optim/outer_gain.h"
 #include "worker/torch_bridge.h"
 
 namespace tessera {
@@ -205,8 +205,8 @@ double cut_momentum_of(const Recipe& recipe) {
   if (recipe.outer.rule == "adam") return recipe.outer.momentum;  // its steps do not grow with the delta
   if (!std::isnan(recipe.outer.cut_lr)) return 0;                 // it was made for the automatic rate
   // A slow copy follows a value that is kept anyway: nothing is left out that momentum could bring in.
-  if (recipe.partial.owner_view == "fast") return 0;
-  return moving_slices(recipe) > 1 ? std::numeric_limits<double>::quiet_NaN() : recipe.outer.momentum;
+  return recipe.partial.owner_view == "fast" ? 0.0
+                                             : cut_momentum(moving_slices(recipe), recipe.outer.momentum);
 }
 
 }  // namespace

@@ -118,8 +118,7 @@ struct DynamicSteps {
   std::int64_t all = 1, least = 1;
 };
 
-/// How large an outer step is. NaN as lr: as the merges themselves suggest; as momentum, of what is cut: as
-/// the slices need that move at once (outer_gain.h; methods like diloco).
+/// How large an outer step is. NaN as lr: as the merges themselves suggest (outer_gain.h).
 struct OuterStep {
   double lr = 0.7;
   double momentum = 0.9;
@@ -159,9 +158,9 @@ class OuterMethod {
     std::vector<ParamSpec> specs;
     std::int64_t steps = 1;  ///< H
     std::string rule = "nesterov";
-    double lr = 0.7, momentum = 0.9;     ///< of coordinates that all slots share
-    std::optional<OuterStep> cut{};      ///< of coordinates that are cut; none: like the shared ones
-    std::int32_t slots = 1, slices = 1;  ///< slices that move in one merge
+    double lr = 0.7, momentum = 0.9;  ///< of coordinates that all slots share
+    std::optional<OuterStep> cut{};   ///< of coordinates that are cut; none: like the shared ones
+    std::int32_t slots = 1, slices = 1;
     std::vector<RowSet> slice_rows{};  ///< rows of each slice, in all parameters that are cut; empty: none is
     std::uint64_t seed = 0;            ///< of what the method draws
     OuterAdam adam{};

@@ -5,21 +5,10 @@
 #include <map>
 #include <set>
 
+#include "base/pieces.h"
+
 namespace tessera {
 namespace {
-
-/// "blocks.3.mlp.up" -> "blocks.3.", "embedding" -> "".
-std::string block_of(const std::string& name) {
-  std::size_t begin = 0;
-  while (begin < name.size()) {
-    const std::size_t end = std::min(name.find('.', begin), name.size());
-    const bool number =
-        end > begin && name.find_first_not_of("0123456789", begin) >= end && end < name.size();
-    if (number) return name.substr(0, end + 1);
-    begin = end + 1;
-  }
-  return "";
-}
 
 /// The layer of each parameter, in the order of the forward pass (that of the specs).
 struct LayerIndex {
@@ -28,7 +17,7 @@ struct LayerIndex {
   explicit LayerIndex(const std::vector<ParamSpec>& specs) {
     std::map<std::string, std::int32_t> of_block;
     for (const ParamSpec& spec : specs) {
-      const std::string block = block_of(spec.name);
+      const std::string block = layer_of(spec.name);
       if (!block.empty() && of_block.emplace(block, layers).second) ++layers;
       of_param[spec.name] = block.empty() ? std::max(0, layers - 1) : of_block[block];
     }

@@ -16,7 +16,7 @@ class DiLoCo final : public OuterMethod {
         slots_(context.slots),
         slices_(context.slices),
         shared_{context.lr, context.rule == "sgd" ? 0 : context.momentum},
-        cut_(of_cut(context, shared_)),
+        cut_(context.cut.value_or(shared_)),
         shared_rule_(make_outer_rule(context.rule, shared_.momentum, context.adam)),
         cut_rule_(make_outer_rule(context.rule, cut_.momentum, context.adam)),
         weight_decay_(context.weight_decay),
@@ -57,12 +57,6 @@ class DiLoCo final : public OuterMethod {
   }
 
  private:
-  static OuterStep of_cut(const Context& context, const OuterStep& shared) {
-    OuterStep cut = context.cut.value_or(shared);
-    if (std::isnan(cut.momentum)) cut.momentum = cut_momentum(context.slices, shared.momentum);
-    return cut;
-  }
-
   std::int64_t steps_;
   std::int32_t slots_, slices_;
   OuterStep shared_, cut_;

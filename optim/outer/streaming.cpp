@@ -2,7 +2,6 @@
 // so that the wire never carries more than one at once; and a slot may work on for tau steps while its
 // fragment is merged. Fragment p is merged by DiLoCo's outer step, at its own time of the H steps.
 #include <algorithm>
-#include <cctype>
 #include <map>
 
 #include "base/error.h"
@@ -38,19 +37,6 @@ struct StreamingSettings : Settings {
             alpha);
   }
 };
-
-/// "blocks.3" of "blocks.3.mlp.up": the layer that a parameter belongs to; empty: it is in none.
-std::string layer_of(const std::string& param) {
-  for (std::size_t begin = 0; begin < param.size();) {
-    const std::size_t end = std::min(param.find('.', begin), param.size());
-    const bool number = end > begin && std::all_of(param.begin() + static_cast<std::ptrdiff_t>(begin),
-                                                   param.begin() + static_cast<std::ptrdiff_t>(end),
-                                                   [](unsigned char c) { return std::isdigit(c) != 0; });
-    if (number) return param.substr(0, end);
-    begin = end + 1;
-  }
-  return {};
-}
 
 /// Deals rows of parameters to fragments.
 class Dealer {
@@ -151,18 +137,11 @@ Deal deal(const StreamingSettings& settings, const OuterMethod::Context& context
                                    : deal_tensors(context.specs, settings.fragments, settings.pattern);
 }
 
-/// Slices that have their own times do not move at once.
-OuterMethod::Context at_once(const StreamingSettings& settings, OuterMethod::Context context) {
-  if (settings.pattern == "slices" && context.slices % settings.fragments == 0)
-    context.slices /= static_cast<std::int32_t>(settings.fragments);
-  return context;
-}
-
 /// The global half of each fragment is DiLoCo's.
 class Streaming final : public LikeDiLoCo {
  public:
   Streaming(const StreamingSettings& settings, const Context& context)
-      : LikeDiLoCo(at_once(settings, context)),
+      : LikeDiLoCo(context),
         settings_(settings),
         steps_(context.steps),
         slices_(static_cast<std::int64_t>(context.slice_rows.size())),

@@ -368,41 +368,6 @@ TEST(DiLoCo, StepsOnWhatIsCutWithARateOfItsOwn) {
   EXPECT_EQ(report.cut_lr, 0.25);
 }
 
-// Four slices that move one, two or four at once, with an automatic step: as DiLoCo's of so many slices.
-TEST(Streaming, StaggeredSlicesStepAsFarAsThoseThatMoveAtOnce) {
-  const double automatic = std::numeric_limits<double>::quiet_NaN();
-  OuterMethod::Context context{.specs = two_specs(),
-                               .steps = 8,
-                               .lr = automatic,
-                               .momentum = 0.5,
-                               .cut = OuterStep{automatic, automatic},
-                               .slots = 4,
-                               .slices = 4};
-  const auto step = [](const OuterMethod& method) {
-    std::vector<float> shared{1}, cut{1}, momentum{0}, cut_momentum{0};
-    const std::vector<double> delta{1};
-    const std::vector<Update> updates{
-        {.theta = shared, .delta = delta, .state = {momentum}, .owners = 4, .squares = 8},
-        {.theta = cut, .delta = delta, .state = {cut_momentum}, .owners = 1, .cut = true, .squares = 1}};
-    (void)method.apply(1, updates);
-    std::vector<std::pair<float, float>> first_and_second{{cut[0], shared[0]}};
-    (void)method.apply(2, updates);
-    first_and_second.emplace_back(cut[0], shared[0]);
-    return first_and_second;
-  };
-  for (std::int32_t at_once : {1, 2, 4}) {
-    SCOPED_TRACE(at_once);
-    OuterMethod::Context alone = context;
-    alone.slices = at_once;
-    const auto expected = step(*make_method("diloco", alone));
-    context.slice_rows.resize(4);
-    EXPECT_EQ(step(*make_streaming({.fragments = 4 / at_once, .pattern = "slices"}, context)), expected);
-    if (at_once < 4) {
-      EXPECT_NE(step(*make_streaming({.fragments = 4 / at_once, .pattern = "strided"}, context)), expected);
-    }
-  }
-}
-
 /// Records what the coordinator's optimizer is asked for.
 class RecordingStep final : public GradientStep {
  public:
