@@ -30,7 +30,7 @@ struct MemoryStage {
 
 /// What the formulas need to know of a model besides its ParamSpecs.
 struct CostModel {
-  double attention_width = 0;  ///< A: sum over layers of the width of the queries
+  double attention_width = 0;  ///< A: sum over layers of the width of the queries; not causal: twice
   std::int64_t context = 0;    ///< T: tokens per sequence
   double outputs = 0;          ///< numbers per token that the objective gets (logits: the vocabulary)
   double frozen_bytes = 4;     ///< of an element of a matrix (is_matrix) that the active slot does not own

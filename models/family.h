@@ -39,7 +39,7 @@ class Family {
   /// Writes initial values; a function of the seed and each parameter's name alone, so that any subset can be
   /// remade.
   virtual void initialize(ParamStore& params, std::uint64_t seed) const = 0;
-  /// Batch -> outputs. Text families read "tokens" [B, T] (int64) and give "logits" [B, T, vocab].
+  /// Batch (batch_names.h) -> outputs. Text: "tokens" [B, T] (int64) -> "logits" [B, T, vocab].
   virtual NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const = 0;
   /// A small batch (with targets) for contract tests.
   virtual NamedTensors example_batch(std::uint64_t seed) const = 0;

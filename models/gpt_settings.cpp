@@ -23,6 +23,19 @@ void GptSettings::fields(FieldVisitor& f) {
   f.field({"norm", "before attention, MLP and head", one_of({"layernorm", "rmsnorm"})}, norm);
   f.field({"bias", "biases in projections and layer norms"}, bias);
   f.field(
+      {"attention_mask",
+       "to which positions a position attends: causal: itself and those before; none: all, as in an encoder "
+       "(what predicts the next token would see it)",
+       one_of({"causal", "none"})},
+      attention_mask);
+  f.field(
+      {"dropout",
+       "share of elements that a training step sets to zero, while the others grow by 1 / (1 - dropout): of "
+       "the embedding, of attention's probabilities, and of what attention and MLP add to the residual "
+       "stream. Which ones is a function of seed, slot and its step, whatever computes them",
+       below_one()},
+      dropout);
+  f.field(
       {"block",
        "fast: hand-written forward and backward of each block where there is one (fp32 on the CPU); plain: "
        "one operator after another, the reference",

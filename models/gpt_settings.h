@@ -12,6 +12,8 @@ struct GptSettings : Settings {
   std::int64_t width = 128, layers = 4, heads = 4, kv_heads = 0, ffn = 0, vocab = 0, context = 256;
   std::string positions = "learned", activation = "gelu", norm = "layernorm", block = "fast",
               precision = "fp32";
+  std::string attention_mask = "causal";
+  double dropout = 0;
   bool bias = false, tied = true;
   std::int64_t adapter_rank = 0;
   double adapter_alpha = 0;

@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "base/random.h"
+#include "models/batch_names.h"
 #include "monitoring/log.h"
 #include "worker/torch_bridge.h"
 
@@ -54,9 +55,10 @@ Trainer::Trainer(TrainerParts parts, TrainerSettings settings)
     settings_.uncut_flops = step_flops_uncut(parts_.replica.params().specs(), cost_, 1).total();
 }
 
-Objective::Value Trainer::forward(const TensorMap& tensors) {
+Objective::Value Trainer::forward(const TensorMap& tensors, std::optional<std::uint64_t> draws) {
   NamedTensors batch = torch_views(tensors);
   for (auto& [name, tensor] : batch) tensor = tensor.to(parts_.replica.params().device());
+  if (draws) batch[batch_draws] = at::scalar_tensor(static_cast<std::int64_t>(*draws), at::kLong);
   return parts_.objective(parts_.replica.family().forward(parts_.replica.params(), batch), batch);
 }
 
@@ -66,11 +68,12 @@ Status Trainer::step(SlotRun& run) {
   const auto first = static_cast<std::uint64_t>(run.step * settings_.batch);
   const Batch batch = parts_.data.train(run.slot, first, static_cast<std::uint64_t>(settings_.batch));
   // Dropout and the like draw from a key, not from a running state: a re-run step draws the same numbers.
-  at::manual_seed(key_of(
-      {settings_.seed, static_cast<std::uint64_t>(run.slot.value), static_cast<std::uint64_t>(run.step)}));
+  const std::uint64_t draws = key_of(
+      {settings_.seed, static_cast<std::uint64_t>(run.slot.value), static_cast<std::uint64_t>(run.step)});
+  at::manual_seed(draws);
 
   parts_.replica.params().clear_gradients();
-  const Objective::Value loss = forward(batch.tensors);
+  const Objective::Value loss = forward(batch.tensors, draws);
   const double loss_sum = loss.sum.item<double>();
   if (!std::isfinite(loss_sum)) {
     return fail(ExitCode::failed, "the loss of slot ", run.slot, " is ", loss_sum, " at its step ", run.step,
@@ -126,7 +129,7 @@ bool Trainer::evaluate_batch(std::uint64_t index, Evaluated& sums) {
   const std::optional<Batch> batch =
       parts_.data.held_out(index, static_cast<std::uint64_t>(settings_.eval_batch));
   if (!batch) return false;
-  const Objective::Value loss = forward(batch->tensors);
+  const Objective::Value loss = forward(batch->tensors, std::nullopt);
   sums.loss_sum += loss.sum.item<double>();
   sums.weight += loss.weight;
   sums.bytes += batch->bytes;

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "comm/collective/collective.h"
@@ -52,7 +53,8 @@ class Trainer {
   const TrainerSettings& settings() const { return settings_; }
 
  private:
-  Objective::Value forward(const TensorMap& tensors);
+  /// `draws`: the key of a training step; none: evaluation.
+  Objective::Value forward(const TensorMap& tensors, std::optional<std::uint64_t> draws);
   /// Whether this step counts, by the norm of its gradients; moves the slot's loss scale.
   Result<bool> counts(SlotRun& run, double norm);
   TrainerParts parts_;

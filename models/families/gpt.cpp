@@ -13,10 +13,12 @@
 
 #include "base/error.h"
 #include "base/random.h"
+#include "models/batch_names.h"
 #include "models/family.h"
 #include "models/gpt_settings.h"
 #include "models/layers/adapter.h"
 #include "models/layers/attention.h"
+#include "models/layers/dropout.h"
 #include "models/layers/fast_block.h"
 #include "models/layers/initial.h"
 #include "models/layers/norm.h"
@@ -49,6 +51,7 @@ class Gpt final : public Family {
   NamedTensors example_batch(std::uint64_t seed) const override;
 
  private:
+  bool causal() const { return s_.attention_mask == "causal"; }
   bool swiglu() const { return s_.activation == "swiglu"; }
   static std::string block(std::int64_t layer) { return "blocks." + std::to_string(layer) + "."; }
   void declare();
@@ -61,11 +64,17 @@ class Gpt final : public Family {
   at::Tensor out(const ParamStore& params, const std::string& name, const at::Tensor& x) const;
   at::Tensor in(const ParamStore& params, const std::string& name, const at::Tensor& z,
                 Input input = Input::of_this) const;
-  at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+  at::Tensor attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x,
+                       const BlockOptions& options) const;
   at::Tensor mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
   /// True if the hand-written block can stand in for the layers.
   bool fast(const ParamStore& params) const;
-  at::Tensor fast_layer(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const;
+  at::Tensor fast_layer(const ParamStore& params, const std::string& prefix, const at::Tensor& x,
+                        const BlockOptions& options) const;
+  at::Tensor layer(const ParamStore& params, const std::string& prefix, const at::Tensor& x,
+                   const BlockOptions& options) const;
+  /// Masks and dropout of a batch; the dropout is the whole step's.
+  BlockOptions options(const NamedTensors& batch) const;
 
   GptSettings s_;
   std::int64_t head_dim_ = 0;
@@ -178,16 +187,18 @@ CostModel Gpt::cost() const {
                                .rms_norm = s_.norm == "rmsnorm",
                                .bias = s_.bias,
                                .rotary = rotary_.has_value(),
-                               .tied = s_.tied};
+                               .tied = s_.tied,
+                               .dropout = s_.dropout > 0};
   CostModel cost{
-      .attention_width = static_cast<double>(s_.layers * s_.heads * head_dim_),
+      .attention_width = static_cast<double>((causal() ? 1 : 2) * s_.layers * s_.heads * head_dim_),
       .context = s_.context,
       .outputs = static_cast<double>(s_.vocab),
       .frozen_bytes = frozen_rows() == FrozenRows::bf16 ? 2.0 : 4.0,
       .stages = [shape, specs = specs_, path = s_.block == "fast" ? fast_stages : plain_stages](
                     const RowSet& owned, double sequences) { return path(shape, specs, owned, sequences); }};
-  // What adapters and rounded operands keep for the backward pass is not modelled.
-  if (s_.adapter_rank > 0 || scales_loss()) cost.stages = nullptr;
+  // What adapters, rounded operands and the plain block's dropout keep for the backward pass is not modelled.
+  const bool plain_dropout = s_.dropout > 0 && s_.block == "plain";
+  if (s_.adapter_rank > 0 || scales_loss() || plain_dropout) cost.stages = nullptr;
   return cost;
 }
 
@@ -235,7 +246,8 @@ at::Tensor Gpt::in(const ParamStore& params, const std::string& name, const at::
   return s_.bias ? add_bias(y, params[name + "_bias"]) : y;
 }
 
-at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
+at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, const at::Tensor& x,
+                          const BlockOptions& options) const {
   // [B, T, width] -> [B, count, T, head_dim]. Turned by its position before it is transposed: the attention's
   // output then lies as [B, T, width] too, and need not be copied.
   const auto heads = [&](const char* which, std::int64_t count, bool turned) {
@@ -244,7 +256,9 @@ at::Tensor Gpt::attention(const ParamStore& params, const std::string& prefix, c
   };
   const at::Tensor q = heads("q", s_.heads, true), k = heads("k", s_.kv_heads, true),
                    v = heads("v", s_.kv_heads, false);
-  return in(params, prefix + "o", causal_attention(q, k, v), Input::kept_anyway);
+  const at::Tensor attended =
+      masked_attention(q, k, v, options.mask, options.dropout.mask(DropoutPlace::probabilities));
+  return in(params, prefix + "o", attended, Input::kept_anyway);
 }
 
 at::Tensor Gpt::mlp(const ParamStore& params, const std::string& prefix, const at::Tensor& x) const {
@@ -257,7 +271,17 @@ bool Gpt::fast(const ParamStore& params) const {
   return s_.block == "fast" && s_.adapter_rank == 0 && params.dtype() == at::kFloat;
 }
 
-at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x) const {
+at::Tensor Gpt::layer(const ParamStore& params, const std::string& b, const at::Tensor& x,
+                      const BlockOptions& options) const {
+  const at::Tensor middle =
+      x + dropout(attention(params, b + "attention.", norm(params, b + "norm1", x), options),
+                  options.dropout.mask(DropoutPlace::attention));
+  return middle + dropout(mlp(params, b + "mlp.", norm(params, b + "norm2", middle)),
+                          options.dropout.mask(DropoutPlace::mlp));
+}
+
+at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const at::Tensor& x,
+                           const BlockOptions& options) const {
   const auto get = [&](const char* name, bool there = true) { return there ? &params[b + name] : nullptr; };
   const bool bias = s_.bias, norm_bias = s_.bias && s_.norm == "layernorm";
   const FastBlockParameters parameters{.norm1_gain = get("norm1.gain"),
@@ -282,7 +306,17 @@ at::Tensor Gpt::fast_layer(const ParamStore& params, const std::string& b, const
                              s_.ffn,   swiglu(), s_.norm == "rmsnorm", s_.compute_precision()};
   const at::Tensor cos = rotary_ ? rotary_->cos() : at::Tensor(),
                    sin = rotary_ ? rotary_->sin() : at::Tensor();
-  return fast_block(x, shape, parameters, cos, sin, params.arena());
+  return fast_block(x, shape, parameters, cos, sin, params.arena(), options);
+}
+
+BlockOptions Gpt::options(const NamedTensors& batch) const {
+  BlockOptions options;
+  options.mask.causal = causal();
+  if (const auto found = batch.find(batch_lengths); found != batch.end())
+    options.mask.lengths = found->second;
+  if (const auto found = batch.find(batch_draws); found != batch.end())
+    options.dropout = {s_.dropout, static_cast<std::uint64_t>(*found->second.const_data_ptr<std::int64_t>())};
+  return options;
 }
 
 NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) const {
@@ -293,18 +327,23 @@ NamedTensors Gpt::forward(const ParamStore& params, const NamedTensors& batch) c
   TESSERA_CHECK_LE(tokens.size(1), s_.context);
   at::Tensor x = at::embedding(params["embed.tokens"].differentiable(), tokens);
   if (!rotary_) x = x + params["embed.positions"].differentiable().narrow(0, 0, tokens.size(1));
+  BlockOptions options = this->options(batch);
+  const Dropout of_step = options.dropout;
+  x = dropout(x, of_step.mask(DropoutPlace::embedding));
   const Parameter& head = params[s_.tied ? "embed.tokens" : "head"];
   if (fast(params)) {
     params.arena()->expect(tokens.numel());
-    for (std::int64_t layer = 0; layer < s_.layers; ++layer) x = fast_layer(params, block(layer), x);
+    for (std::int64_t i = 0; i < s_.layers; ++i) {
+      options.dropout = of_step.of_layer(i);
+      x = fast_layer(params, block(i), x, options);
+    }
     const Parameter* const bias = s_.bias && s_.norm == "layernorm" ? &params["final_norm.bias"] : nullptr;
     return {{"logits", fast_head(x, s_.norm == "rmsnorm", s_.compute_precision(), params["final_norm.gain"],
                                  bias, head, params.arena())}};
   }
-  for (std::int64_t layer = 0; layer < s_.layers; ++layer) {
-    const std::string b = block(layer);
-    x = x + attention(params, b + "attention.", norm(params, b + "norm1", x));
-    x = x + mlp(params, b + "mlp.", norm(params, b + "norm2", x));
+  for (std::int64_t i = 0; i < s_.layers; ++i) {
+    options.dropout = of_step.of_layer(i);
+    x = layer(params, block(i), x, options);
   }
   x = norm(params, "final_norm", x);
   return {{"logits", scales_loss() ? half_out(x, head) : linear_out(x, head)}};

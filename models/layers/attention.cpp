@@ -1,11 +1,15 @@
 #include "models/layers/attention.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 
 #include <cmath>
+#include <limits>
+#include <optional>
 
 #include "base/error.h"
 
@@ -53,16 +57,44 @@ at::Tensor repeat_heads(const at::Tensor& x, std::int64_t times) {
   return x.unsqueeze(2).expand({b, g, times, t, d}).reshape({b, g * times, t, d});
 }
 
+/// [T, T] or [B, 1, T, T], bool: which pairs (query, key) count. Padding sees itself, since a softmax over
+/// nothing is not a number.
+at::Tensor allowed_pairs(const AttentionMask& mask, std::int64_t length, at::Device device) {
+  const at::Tensor place = at::arange(length, at::TensorOptions().dtype(at::kLong).device(device));
+  const at::Tensor key = place.unsqueeze(0), query = place.unsqueeze(1);
+  const at::Tensor seen = mask.causal ? key <= query : key >= 0;
+  if (!mask.lengths.defined()) return seen.expand({length, length});
+  const at::Tensor valid = mask.lengths.to(device).view({-1, 1, 1, 1});
+  return (seen & (key < valid) & (query < valid)) | (key == query);
+}
+
 }  // namespace
 
-at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const AttentionMask& mask, const DropoutMask& dropout) {
   TESSERA_CHECK_EQ(q.size(1) % k.size(1), 0);
+  const bool padded = mask.lengths.defined();
+  const std::int64_t length = q.size(2);
   // Repeated here, so that the kernel sees equally many heads.
   const std::int64_t times = q.size(1) / k.size(1);
-  const at::Tensor y =
-      at::scaled_dot_product_attention(q, repeat_heads(k, times), repeat_heads(v, times),
-                                       /*attn_mask=*/{}, /*dropout_p=*/0.0, /*is_causal=*/true);
-  return y.transpose(1, 2).reshape({q.size(0), q.size(2), q.size(1) * q.size(3)});
+  const at::Tensor keys = repeat_heads(k, times), values = repeat_heads(v, times);
+  at::Tensor y;
+  if (dropout.drops()) {
+    const at::Tensor scores =
+        at::matmul(q, keys.transpose(2, 3)).div(std::sqrt(static_cast<double>(q.size(3))));
+    const at::Tensor barred = allowed_pairs(mask, length, q.device()).logical_not();
+    const at::Tensor probabilities =
+        scores.masked_fill(barred, -std::numeric_limits<double>::infinity()).softmax(-1);
+    y = at::matmul(tessera::dropout(probabilities, dropout), values);
+  } else {
+    y = at::scaled_dot_product_attention(
+        q, keys, values, padded ? std::optional(allowed_pairs(mask, length, q.device())) : std::nullopt,
+        /*dropout_p=*/0.0, /*is_causal=*/mask.causal && !padded);
+  }
+  y = y.transpose(1, 2).reshape({q.size(0), length, q.size(1) * q.size(3)});
+  if (!padded) return y;
+  const at::Tensor place = at::arange(length, at::TensorOptions().dtype(at::kLong).device(q.device()));
+  return y.masked_fill((place >= mask.lengths.to(q.device()).unsqueeze(1)).unsqueeze(2), 0);
 }
 
 }  // namespace tessera

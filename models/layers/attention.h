@@ -1,9 +1,11 @@
-// Causal scaled-dot-product attention with grouped key/value heads, and rotary positions.
+// Scaled-dot-product attention with grouped key/value heads, and rotary positions.
 #pragma once
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
 #include <mutex>
+
+#include "models/layers/block_options.h"
 
 namespace tessera {
 
@@ -29,7 +31,8 @@ class Rotary {
 };
 
 /// q [B, H, T, d], k and v [B, G, T, d] with H a multiple of G: query head h reads key/value head h / (H/G).
-/// Gives [B, T, H*d].
-at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+/// Gives [B, T, H*d]. Dropout of the probabilities: the mask's rows are (sequence, head, query).
+at::Tensor masked_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const AttentionMask& mask, const DropoutMask& dropout);
 
 }  // namespace tessera

@@ -6,9 +6,9 @@
 #include <torch/csrc/autograd/functions/utils.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
+#include "models/layers/fast_block_state.h"
 #include "models/layers/fast_weight.h"
 
 namespace tessera {
@@ -16,121 +16,6 @@ namespace {
 
 using at::Tensor;
 using torch::autograd::Node;
-
-/// Sizes of one call, and what its backward pass needs.
-struct BlockState {
-  FastBlockShape shape;
-  FastProducts products;
-  std::int64_t batch, length;
-  Tensor x, cos, sin;
-  ArenaBuffer statistics1, statistics2;  ///< of the norms
-  ArenaBuffer normed1, normed2;          ///< outputs of the norms: for gradients of weights only
-  ArenaBuffer qkv, attended, normaliser;
-  ArenaBuffer middle;    ///< the residual stream after attention
-  ArenaBuffer slope;     ///< d hidden / d up, or of swiglu / d gate
-  ArenaBuffer slope_up;  ///< swiglu: d hidden / d up
-  ArenaBuffer hidden;    ///< owned columns only: for gradients of weights
-
-  std::int64_t rows() const { return batch * length; }
-  std::int64_t keys() const { return shape.groups * shape.head_size; }
-  std::int64_t queries() const { return shape.heads * shape.head_size; }
-  std::int64_t qkv_width() const { return queries() + 2 * keys(); }
-  AttentionShape attention() const {
-    return {batch,
-            length,
-            shape.heads,
-            shape.groups,
-            shape.head_size,
-            qkv_width(),
-            1.0f / std::sqrt(static_cast<float>(shape.head_size))};
-  }
-  /// Turns queries and keys by the angles of their positions, or back.
-  void rotate(float* rows_of_qkv, bool back) const;
-};
-
-void BlockState::rotate(float* rows_of_qkv, bool back) const {
-  if (!cos.defined()) return;
-  const std::int64_t half = shape.head_size / 2;
-  const float *c = cos.const_data_ptr<float>(), *s = sin.const_data_ptr<float>();
-  products.over_rows(rows(), qkv_width(), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      const std::int64_t angles = row % length * half;
-      // Keys lie behind the queries.
-      products.kernels().rotate(rows_of_qkv + row * qkv_width(), shape.heads + shape.groups, shape.head_size,
-                                c + angles, s + angles, back);
-    }
-  });
-}
-
-// ---- forward ----
-
-ArenaBuffer normed(const BlockState& s, const float* x, const Parameter* gain, const Parameter* bias,
-                   ArenaBuffer& statistics) {
-  ArenaBuffer y = s.products.take(s.rows() * s.shape.width);
-  statistics = s.products.take(2 * s.rows());
-  const NormForward norm{x,          values(gain), values(bias), y.data(), statistics.data(), s.shape.width,
-                         s.shape.rms};
-  s.products.over_rows(s.rows(), s.shape.width, [&](std::int64_t begin, std::int64_t end) {
-    s.products.kernels().norm_forward(norm, begin, end);
-  });
-  return y;
-}
-
-/// to [rows, units] = x W^T + bias, in columns of a wider matrix.
-void project(const BlockState& s, const ArenaBuffer& x, const Parameter* weight, const Parameter* bias,
-             float* to, std::int64_t stride) {
-  s.products.multiply(FlopKind::forward, {x.data(), s.shape.width}, s.rows(), matrix_of(*weight),
-                      Through::out, {.data = to, .stride = stride, .bias = values(bias)});
-}
-
-/// to [rows, width] = residual + z W + bias.
-void project_back(const BlockState& s, const ArenaBuffer& z, const Parameter* weight, const Parameter* bias,
-                  const float* residual, float* to) {
-  const std::int64_t units = weight->spec.rows(), width = s.shape.width;
-  s.products.multiply(FlopKind::forward, {z.data(), units}, s.rows(), matrix_of(*weight), Through::in,
-                      {to, width, residual, width, values(bias)});
-}
-
-void attend(BlockState& s, const FastBlockParameters& p, bool keep_normed) {
-  s.normed1 = normed(s, s.x.const_data_ptr<float>(), p.norm1_gain, p.norm1_bias, s.statistics1);
-  s.qkv = s.products.take(s.rows() * s.qkv_width());
-  float* const q = s.qkv.data();
-  float* const k = q + s.queries();
-  project(s, s.normed1, p.q, p.q_bias, q, s.qkv_width());
-  project(s, s.normed1, p.k, p.k_bias, k, s.qkv_width());
-  project(s, s.normed1, p.v, p.v_bias, k + s.keys(), s.qkv_width());
-  if (!keep_normed) s.normed1.release();
-  s.rotate(q, false);
-  s.attended = s.products.take(s.rows() * s.queries());
-  s.normaliser = s.products.take(s.rows() * s.shape.heads);
-  s.products.attention(AttentionForward{s.attention(), q, s.attended.data(), s.normaliser.data()});
-  s.middle = s.products.take(s.rows() * s.shape.width);
-  project_back(s, s.attended, p.o, p.o_bias, s.x.const_data_ptr<float>(), s.middle.data());
-}
-
-/// Gives the hidden units of the MLP.
-ArenaBuffer hidden_units(BlockState& s, const FastBlockParameters& p, bool keep_normed) {
-  const std::int64_t ffn = s.shape.ffn;
-  s.normed2 = normed(s, s.middle.data(), p.norm2_gain, p.norm2_bias, s.statistics2);
-  ArenaBuffer up = s.products.take(s.rows() * ffn), hidden = s.products.take(s.rows() * ffn);
-  project(s, s.normed2, p.up, p.up_bias, up.data(), ffn);
-  if (s.shape.swiglu) {
-    s.slope = s.products.take(s.rows() * ffn);
-    project(s, s.normed2, p.gate, p.gate_bias, s.slope.data(), ffn);
-    s.products.over_rows(s.rows(), ffn, [&](std::int64_t begin, std::int64_t end) {
-      s.products.kernels().swiglu(s.slope.data() + begin * ffn, up.data() + begin * ffn,
-                                  hidden.data() + begin * ffn, (end - begin) * ffn);
-    });
-    s.slope_up = std::move(up);
-  } else {
-    s.products.over_rows(s.rows(), ffn, [&](std::int64_t begin, std::int64_t end) {
-      s.products.kernels().gelu(up.data() + begin * ffn, hidden.data() + begin * ffn, (end - begin) * ffn);
-    });
-    s.slope = std::move(up);
-  }
-  if (!keep_normed) s.normed2.release();
-  return hidden;
-}
 
 /// The columns of `hidden` that gradients of the down projection need, one owned range after another.
 ArenaBuffer owned_columns(const BlockState& s, ArenaBuffer hidden, const FastWeight& down) {
@@ -174,6 +59,8 @@ class BlockNode final : public Node {
   void through_norm(const float* x, const ArenaBuffer& statistics, const FastWeight& gain,
                     const FastWeight& bias, const float* dy, const float* residual, float* to,
                     variable_list& result) const;
+  /// dy masked as the outputs of `place` were, in `room`; dy itself where there is no dropout.
+  const float* through_dropout(const float* dy, DropoutPlace place, ArenaBuffer& room) const;
   ArenaBuffer through_mlp(const float* dy, bool input, variable_list& result) const;
   ArenaBuffer through_attention(const float* dy, bool input, variable_list& result) const;
 };
@@ -244,9 +131,19 @@ void BlockNode::through_norm(const float* x, const ArenaBuffer& statistics, cons
   if (bias_wanted) bias.add_slices(*this, sums.data() + width, result);
 }
 
+const float* BlockNode::through_dropout(const float* dy, DropoutPlace place, ArenaBuffer& room) const {
+  const DropoutMask mask = state->options.dropout.mask(place);
+  if (!mask.drops()) return dy;
+  room = scratch(state->shape.width);
+  state->products.drop({.mask = mask, .x = dy, .y = room.data(), .width = state->shape.width}, state->rows());
+  return room.data();
+}
+
 /// dy of the block -> gradients of the MLP's weights, and of its normed input where that is wanted.
 ArenaBuffer BlockNode::through_mlp(const float* dy, bool input, variable_list& result) const {
   const BlockState& s = *state;
+  ArenaBuffer room;
+  dy = through_dropout(dy, DropoutPlace::mlp, room);
   const std::int64_t width = s.shape.width, ffn = s.shape.ffn;
   add_bias(weights.down_bias, dy, width, width, result);
   if (weights.down.wanted(*this)) {
@@ -291,6 +188,8 @@ ArenaBuffer BlockNode::through_mlp(const float* dy, bool input, variable_list& r
 /// input where that is wanted.
 ArenaBuffer BlockNode::through_attention(const float* dy, bool input, variable_list& result) const {
   const BlockState& s = *state;
+  ArenaBuffer room;
+  dy = through_dropout(dy, DropoutPlace::attention, room);
   const std::int64_t width = s.shape.width, stride = s.qkv_width();
   add_bias(weights.o_bias, dy, width, width, result);
   if (weights.o.wanted(*this)) {
@@ -357,18 +256,31 @@ variable_list BlockNode::apply(variable_list&& gradients) {
   return result;
 }
 
+void check_lengths(const Tensor& lengths, std::int64_t sequences, std::int64_t longest) {
+  if (!lengths.defined()) return;
+  TESSERA_CHECK(lengths.scalar_type() == at::kLong && lengths.device().is_cpu() && lengths.is_contiguous());
+  TESSERA_CHECK_EQ(lengths.numel(), sequences);
+  for (std::int64_t i = 0; i < sequences; ++i) {
+    const std::int64_t length = lengths.const_data_ptr<std::int64_t>()[i];
+    TESSERA_CHECK(length >= 0 && length <= longest, ": ", length, " valid positions of ", longest);
+  }
+}
+
 }  // namespace
 
 Tensor fast_block(const Tensor& x, const FastBlockShape& shape, const FastBlockParameters& parameters,
-                  const Tensor& cos, const Tensor& sin, const std::shared_ptr<Arena>& arena) {
+                  const Tensor& cos, const Tensor& sin, const std::shared_ptr<Arena>& arena,
+                  const BlockOptions& options) {
   TESSERA_CHECK(x.scalar_type() == at::kFloat && x.dim() == 3 && x.size(2) == shape.width);
+  check_lengths(options.mask.lengths, x.size(0), x.size(1));
   auto state = std::unique_ptr<BlockState>(new BlockState{.shape = shape,
                                                           .products = FastProducts(shape.precision, arena),
                                                           .batch = x.size(0),
                                                           .length = x.size(1),
                                                           .x = x.detach().contiguous(),
                                                           .cos = cos,
-                                                          .sin = sin});
+                                                          .sin = sin,
+                                                          .options = options});
   std::shared_ptr<BlockNode> node;
   if (at::GradMode::is_enabled()) {
     node = std::shared_ptr<BlockNode>(new BlockNode(parameters, x), torch::autograd::deleteNode);
@@ -383,7 +295,7 @@ Tensor fast_block(const Tensor& x, const FastBlockShape& shape, const FastBlockP
   attend(*state, parameters, owned(&W::q) || owned(&W::k) || owned(&W::v));
   ArenaBuffer hidden = hidden_units(*state, parameters, owned(&W::up) || owned(&W::gate));
   Tensor y = at::empty_like(state->x);
-  project_back(*state, hidden, parameters.down, parameters.down_bias, state->middle.data(),
+  project_back(*state, hidden, parameters.down, parameters.down_bias, state->middle.data(), DropoutPlace::mlp,
                y.mutable_data_ptr<float>());
   if (node) {
     state->hidden = owned_columns(*state, std::move(hidden), node->weights.down);

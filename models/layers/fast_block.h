@@ -6,6 +6,7 @@
 #pragma once
 #include <memory>
 
+#include "models/layers/block_options.h"
 #include "models/layers/fast_products.h"
 #include "models/parameter.h"
 
@@ -27,9 +28,10 @@ struct PerBlock {
 using FastBlockParameters = PerBlock<const Parameter*>;
 
 /// x [B, T, width] -> [B, T, width]. `cos` and `sin` [at least T, head_size / 2], fp32, are rotary angles;
-/// undefined: none. The result can be differentiated once.
+/// undefined: none. The result can be differentiated once; masks of dropout are made again for that.
 at::Tensor fast_block(const at::Tensor& x, const FastBlockShape& shape, const FastBlockParameters& parameters,
-                      const at::Tensor& cos, const at::Tensor& sin, const std::shared_ptr<Arena>& arena);
+                      const at::Tensor& cos, const at::Tensor& sin, const std::shared_ptr<Arena>& arena,
+                      const BlockOptions& options = {});
 
 /// logits [B, T, vocab] = norm(x) head^T: the final norm and the output head.
 at::Tensor fast_head(const at::Tensor& x, bool rms, Precision precision, const Parameter& gain,

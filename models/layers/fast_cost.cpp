@@ -157,6 +157,7 @@ class FastStages final : public TransformerStages {
 
   void block_backward(const std::string& name) {
     const Kept keep = kept(name);
+    if (shape_.dropout) arena_.take(rows(d_));  // the masked gradient
     sum_bias(name + "mlp.down", d_);
     if (keep.hidden > 0) arena_.pass(packed(tokens_, d_));
     arena_.take(rows(ffn_));
@@ -168,10 +169,12 @@ class FastStages final : public TransformerStages {
     arena_.pass(packed(ffn_, d_));
     if (keep.normed2) arena_.give(packed(tokens_, d_));
     arena_.give(rows(ffn_));
+    if (shape_.dropout) arena_.give(rows(d_));
     arena_.take(rows(d_));  // of the residual stream after attention
     norm_backward(name + "norm2");
     arena_.give(rows(d_));
 
+    if (shape_.dropout) arena_.take(rows(d_));
     sum_bias(name + "attention.o", d_);
     if (trained(name + "attention.o") > 0) arena_.pass(packed(tokens_, d_));
     arena_.take(rows(queries_)), arena_.take(rows(queries_ + 2 * keys_));
@@ -182,6 +185,7 @@ class FastStages final : public TransformerStages {
     arena_.pass(packed(queries_, d_)), arena_.pass(packed(keys_, d_));
     if (keep.normed1) arena_.give(packed(tokens_, d_));
     arena_.give(rows(queries_)), arena_.give(rows(queries_ + 2 * keys_));
+    if (shape_.dropout) arena_.give(rows(d_));
     norm_backward(name + "norm1");
     arena_.give(rows(d_)), arena_.give(rows(d_));
     release(keep);

@@ -97,17 +97,25 @@ void FastProducts::over_heads(const AttentionShape& shape, Each each) const {
 
 namespace {
 
-/// Multiply-adds of the scores of causal attention, and of each further product of that size: half of all
-/// pairs, as everywhere (base/cost_model.h).
-double causal_products(const AttentionShape& s) {
-  const auto length = static_cast<double>(s.length);
-  return static_cast<double>(s.batch * s.heads * s.size) * length * length / 2;
+/// Multiply-adds of the scores of attention, and of each further product of that size: all pairs of valid
+/// positions, or half of them where it is causal, as everywhere (base/cost_model.h).
+double pair_products(const AttentionShape& s) {
+  double pairs = 0;
+  for (std::int64_t sequence = 0; sequence < s.batch; ++sequence) {
+    const auto length = static_cast<double>(s.valid(sequence));
+    pairs += length * length / (s.causal ? 2 : 1);
+  }
+  return static_cast<double>(s.heads * s.size) * pairs;
 }
 
 }  // namespace
 
+void FastProducts::drop(const DropRows& drop, std::int64_t rows) const {
+  over_rows(rows, drop.width, [&](std::int64_t begin, std::int64_t end) { kernels_.drop(drop, begin, end); });
+}
+
 void FastProducts::attention(const AttentionForward& attention) const {
-  count_flops(FlopKind::forward, 2 * causal_products(attention.shape));
+  count_flops(FlopKind::forward, 2 * pair_products(attention.shape));
   over_heads(attention.shape, [&](std::int64_t sequence, std::int64_t group, float* scratch) {
     kernels_.attention_forward(attention, sequence, group, scratch);
   });
@@ -115,7 +123,7 @@ void FastProducts::attention(const AttentionForward& attention) const {
 
 void FastProducts::attention(const AttentionBackward& attention) const {
   // Gradients of probabilities, values, queries and keys; that the scores are made again is not counted.
-  count_flops(FlopKind::activation_gradient, 4 * causal_products(attention.shape));
+  count_flops(FlopKind::activation_gradient, 4 * pair_products(attention.shape));
   over_heads(attention.shape, [&](std::int64_t sequence, std::int64_t group, float* scratch) {
     kernels_.attention_backward(attention, sequence, group, scratch);
   });

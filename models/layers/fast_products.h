@@ -60,6 +60,8 @@ class FastProducts {
                 Through through, Target target) const {
     multiply(kind, left, rows, pack(weight, through), target);
   }
+  /// `rows` rows masked.
+  void drop(const DropRows& drop, std::int64_t rows) const;
   void attention(const AttentionForward& attention) const;
   void attention(const AttentionBackward& attention) const;
 

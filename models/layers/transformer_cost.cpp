@@ -35,12 +35,14 @@ MemoryStage TransformerStages::embedding() const {
   const double table = static_cast<double>(shape_.vocab) * width, tokens = trained("embed.tokens"),
                places = trained("embed.positions");
   MemoryStage stage{.name = "embedding",
-                    .forward = float_bytes * tokens_ * (shape_.rotary ? 1 : 2) * width,
+                    .forward = float_bytes * tokens_ * (shape_.rotary && !shape_.dropout ? 1 : 2) * width,
                     .backward = float_bytes * tokens_ * width,
                     .gradients = float_bytes * ((shape_.tied ? 0 : tokens) + places)};
   // A table's gradient is dense; a tied one is added to the head's.
   if (tokens > 0 && (shape_.tied || tokens < table)) stage.backward += float_bytes * table;
   if (places > 0) stage.backward += float_bytes * context * width;
+  // Gradients of what dropout gave and got.
+  if (shape_.dropout) stage.backward = std::max(stage.backward, float_bytes * 2 * tokens_ * width);
   return stage;
 }
 

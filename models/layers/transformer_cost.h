@@ -14,7 +14,7 @@ namespace tessera {
 
 struct TransformerShape {
   std::int64_t width = 0, layers = 0, heads = 0, kv_heads = 0, head_dim = 0, ffn = 0, vocab = 0, context = 0;
-  bool swiglu = false, rms_norm = false, bias = false, rotary = false, tied = true;
+  bool swiglu = false, rms_norm = false, bias = false, rotary = false, tied = true, dropout = false;
 };
 
 /// What both paths share: which part of each parameter is trained, and the embedding.
@@ -42,7 +42,8 @@ class TransformerStages {
   std::map<std::string, const ParamSpec*> specs_;
 };
 
-/// Stages of a step over so many sequences: embedding, attention and MLP of every block, head.
+/// Stages of a step over so many sequences: embedding, attention and MLP of every block, head. Without
+/// dropout.
 std::vector<MemoryStage> plain_stages(const TransformerShape& shape, const std::vector<ParamSpec>& specs,
                                       const RowSet& owned, double sequences);
 /// Embedding, blocks, head, and what the arena reserves, with the scratch memory of one thread.

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -170,6 +171,183 @@ TEST(Kernels, AttentionAndNormsOfAllLevelsAgree) {
         EXPECT_LT(difference(results[level][i], results[0][i]), 1e-5)
             << all_kernels()[level]->level << " result " << i;
       }
+    }
+  }
+}
+
+TEST(Kernels, DropoutDropsItsShareAndAllLevelsDropTheSame) {
+  for (const double rate : {0.1, 0.5, 0.93}) {
+    const DropoutMask mask{key_of({3}), static_cast<std::uint32_t>(std::ldexp(rate, 32)),
+                           static_cast<float>(1 / (1 - rate))};
+    const std::int64_t rows = 301, width = 1003;
+    const std::vector<float> ones(static_cast<std::size_t>(rows * width), 1.0f);
+    std::vector<std::vector<float>> masks;
+    for (const Kernels* level : all_kernels()) {
+      std::vector<float> y(ones.size(), 7.0f), again = ones;
+      level->drop({mask, ones.data(), nullptr, y.data(), width}, 0, rows);
+      // In place, added to something, in two parts.
+      for (std::int64_t row : {0, 100}) {
+        level->drop({mask, again.data(), ones.data(), again.data(), width}, row, row == 0 ? 100 : rows);
+      }
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        ASSERT_TRUE(y[i] == 0 || y[i] == mask.scale);
+        ASSERT_EQ(again[i], 1 + y[i]);
+      }
+      const double elements = static_cast<double>(y.size());
+      const double share = static_cast<double>(std::count(y.begin(), y.end(), 0.0f)) / elements;
+      EXPECT_NEAR(share, rate, 4 * std::sqrt(rate * (1 - rate) / elements));
+      masks.push_back(y);
+    }
+    for (const auto& other : masks) EXPECT_EQ(other, masks[0]);
+  }
+}
+
+/// Rows of one mask beside each other, shifted, and those of another key: as far from correlated as chance
+/// is.
+TEST(Kernels, RowsShiftsAndKeysOfDropoutAreUncorrelated) {
+  const double rate = 0.3;
+  const std::int64_t rows = 400, width = 512, elements = rows * width;
+  const auto centred = [&](std::uint64_t key) {
+    std::vector<float> y(static_cast<std::size_t>(elements), 1.0f);
+    kernels().drop(
+        {{key, static_cast<std::uint32_t>(std::ldexp(rate, 32)), 1}, y.data(), nullptr, y.data(), width}, 0,
+        rows);
+    for (float& value : y) value -= static_cast<float>(1 - rate);
+    return y;
+  };
+  const auto correlation = [&](const std::vector<float>& a, const std::vector<float>& b, std::int64_t shift) {
+    double sum = 0;
+    for (std::int64_t i = 0; i + shift < elements; ++i)
+      sum += static_cast<double>(a[static_cast<std::size_t>(i)]) * b[static_cast<std::size_t>(i + shift)];
+    return sum / (rate * (1 - rate)) /
+           std::sqrt(static_cast<double>(elements - shift));  // in standard errors
+  };
+  const std::vector<float> one = centred(key_of({1, 0}));
+  for (std::int64_t shift : {1, 2, 3, 8, 16, 64, 256, 511, 512, 513, 1024, 4096}) {
+    EXPECT_LT(std::abs(correlation(one, one, shift)), 4.5) << "shift " << shift;
+  }
+  for (std::uint64_t bit = 0; bit < 64; ++bit) {
+    EXPECT_LT(std::abs(correlation(one, centred(key_of({1, 0}) ^ (1ull << bit)), 0)), 4.5) << "bit " << bit;
+  }
+  for (std::uint64_t step = 1; step < 30; ++step) {
+    EXPECT_LT(std::abs(correlation(one, centred(key_of({1, step})), 0)), 4.5) << "step " << step;
+  }
+  // Every column drops its share, and so does every row.
+  std::vector<double> columns(static_cast<std::size_t>(width)), lines(static_cast<std::size_t>(rows));
+  for (std::int64_t i = 0; i < elements; ++i) {
+    columns[static_cast<std::size_t>(i % width)] += one[static_cast<std::size_t>(i)];
+    lines[static_cast<std::size_t>(i / width)] += one[static_cast<std::size_t>(i)];
+  }
+  const auto chi_square = [&](const std::vector<double>& sums) {
+    double total = 0;
+    for (const double sum : sums) total += sum * sum;
+    const double count = static_cast<double>(sums.size());
+    return (total / (static_cast<double>(elements) / count * rate * (1 - rate)) - count) /
+           std::sqrt(2 * count);
+  };
+  EXPECT_LT(std::abs(chi_square(columns)), 4.5);
+  EXPECT_LT(std::abs(chi_square(lines)), 4.5);
+}
+
+/// Attention and its gradients by loops over all pairs in double precision, with the masks written out.
+struct PlainAttention {
+  std::vector<double> out, dqkv;
+
+  PlainAttention(const AttentionShape& s, const std::vector<float>& qkv, const std::vector<float>& dout)
+      : out(dout.size()), dqkv(qkv.size()) {
+    for (std::int64_t sequence = 0; sequence < s.batch; ++sequence) {
+      for (std::int64_t head = 0; head < s.heads; ++head) {
+        for (std::int64_t query = 0; query < s.valid(sequence); ++query)
+          one(s, qkv, dout, sequence, head, query);
+      }
+    }
+  }
+
+ private:
+  void one(const AttentionShape& s, const std::vector<float>& qkv, const std::vector<float>& dout,
+           std::int64_t sequence, std::int64_t head, std::int64_t query) {
+    const std::int64_t group = head / (s.heads / s.groups), first = sequence * s.length;
+    const auto column = [&](std::int64_t token, std::int64_t which, std::int64_t c) {
+      return static_cast<std::size_t>((first + token) * s.stride + which * s.size + c);
+    };
+    const auto at = [&](std::int64_t c) {
+      return static_cast<std::size_t>(((first + query) * s.heads + head) * s.size + c);
+    };
+    const std::int64_t keys = s.causal ? query + 1 : s.valid(sequence);
+    std::vector<double> p(static_cast<std::size_t>(keys)), factor(p.size(), 1), dp(p.size());
+    double total = 0, mean = 0;
+    for (std::int64_t key = 0; key < keys; ++key) {
+      double score = 0;
+      for (std::int64_t c = 0; c < s.size; ++c)
+        score += static_cast<double>(qkv[column(query, head, c)]) * qkv[column(key, s.heads + group, c)];
+      total += p[static_cast<std::size_t>(key)] = std::exp(score * s.scale);
+    }
+    if (s.dropout.drops()) {
+      std::vector<float> row(static_cast<std::size_t>((sequence * s.heads + head) * s.length + query + 1) *
+                                 static_cast<std::size_t>(keys),
+                             1.0f);
+      const std::int64_t index = (sequence * s.heads + head) * s.length + query;
+      kernels().drop({s.dropout, row.data(), nullptr, row.data(), keys}, index, index + 1);
+      std::copy(row.end() - keys, row.end(), factor.begin());
+    }
+    for (std::size_t key = 0; key < p.size(); ++key) {
+      p[key] /= total;
+      for (std::int64_t c = 0; c < s.size; ++c) {
+        const std::size_t value = column(static_cast<std::int64_t>(key), s.heads + s.groups + group, c);
+        out[at(c)] += p[key] * factor[key] * qkv[value];
+        dqkv[value] += p[key] * factor[key] * dout[at(c)];
+        dp[key] += factor[key] * qkv[value] * dout[at(c)];
+      }
+      mean += p[key] * dp[key];
+    }
+    for (std::size_t key = 0; key < p.size(); ++key) {
+      const double slope = p[key] * (dp[key] - mean) * s.scale;
+      for (std::int64_t c = 0; c < s.size; ++c) {
+        const std::size_t k = column(static_cast<std::int64_t>(key), s.heads + group, c),
+                          q = column(query, head, c);
+        dqkv[q] += slope * qkv[k];
+        dqkv[k] += slope * qkv[q];
+      }
+    }
+  }
+};
+
+TEST(Kernels, AttentionWithAnyMaskAndDropoutEqualsLoopsOverAllPairs) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    KeyedRandom random(key_of({seed, 77}));
+    const auto below = [&random](std::uint64_t bound) {
+      return static_cast<std::int64_t>(random.below(bound));
+    };
+    const std::int64_t groups = 1 + below(3), heads = groups * (1 + below(3)), size = 1 + below(40),
+                       length = 1 + below(130), batch = 1 + below(3);
+    std::vector<std::int64_t> lengths;
+    for (std::int64_t i = 0; i < batch; ++i) lengths.push_back(below(static_cast<std::uint64_t>(length) + 1));
+    AttentionShape shape{batch, length, heads, groups, size, (heads + 2 * groups) * size, 0.4f};
+    shape.causal = below(2) == 0;
+    if (below(3) > 0) shape.lengths = lengths.data();
+    const double rate = below(3) == 0 ? 0 : 0.9 * random.uniform();
+    shape.dropout = {key_of({seed}), static_cast<std::uint32_t>(std::ldexp(rate, 32)),
+                     static_cast<float>(1 / (1 - rate))};
+    const auto qkv = random_floats(batch * length * shape.stride, seed),
+               dout = random_floats(batch * length * heads * size, seed + 1000);
+    const PlainAttention expected(shape, qkv, dout);
+    for (const Kernels* level : all_kernels()) {
+      SCOPED_TRACE(std::string(level->level) + " seed " + std::to_string(seed));
+      const float nan = std::numeric_limits<float>::quiet_NaN();  // what is left as it was shows
+      std::vector<float> out(dout.size(), nan), dqkv(qkv.size(), nan),
+          normaliser(static_cast<std::size_t>(batch * heads * length), nan),
+          scratch(static_cast<std::size_t>(attention_scratch(shape)), nan);
+      for (std::int64_t task = 0; task < batch * groups; ++task) {
+        level->attention_forward({shape, qkv.data(), out.data(), normaliser.data()}, task / groups,
+                                 task % groups, scratch.data());
+        level->attention_backward(
+            {shape, qkv.data(), out.data(), normaliser.data(), dout.data(), dqkv.data()}, task / groups,
+            task % groups, scratch.data());
+      }
+      EXPECT_FALSE(std::any_of(out.begin(), out.end(), [](float x) { return std::isnan(x); }));
+      EXPECT_FALSE(std::any_of(dqkv.begin(), dqkv.end(), [](float x) { return std::isnan(x); }));
+      EXPECT_LT(difference(out, expected.out), 1e-5);
+      EXPECT_LT(difference(dqkv, expected.dqkv), 1e-5);
     }
   }
 }

@@ -83,6 +83,9 @@ class Recovery(RunTest):
     def test_moments_that_are_handed_over_survive_them_too(self):
         self.rotated("hand_over")
 
+    def test_dropout_survives_them_too(self):
+        self.rotated("hand_over", "--set", "model.dropout=0.2")
+
     def test_frozen_rows_in_bf16_survive_them_too(self):
         with open("/proc/cpuinfo") as info:
             if "avx512_bf16" not in info.read():

@@ -101,6 +101,23 @@ TEST(Flops, EqualTheFormulaForRowsThatNoCutWouldChoose) {
   }
 }
 
+/// Masks are no products; attention to all positions has twice the pairs.
+TEST(Flops, OfDropoutAndOfAttentionToAllPositionsEqualTheFormula) {
+  for (const char* block : {"fast", "plain"}) {
+    double total[2];
+    for (const char* mask : {"causal", "none"}) {
+      Json model = with_block(models[1], block);
+      model["attention_mask"] = mask;
+      if (std::string(block) == "fast") model["dropout"] = 0.2;
+      Stepping s(model, "mlp+heads", 2, 3);
+      const double step = counted(s, s.plan.owned_by(1), 1).total;
+      EXPECT_LT(percent_off(step, s.cost.slots[1].step.total()), 0.5) << block << " " << mask;
+      total[mask[0] == 'n'] = step;
+    }
+    EXPECT_GT(total[1], 1.02 * total[0]) << block;
+  }
+}
+
 TEST(Flops, OfProductsByHand) {
   const at::Tensor a = at::ones({2, 3}), b = at::ones({3, 5}), batch = at::ones({4, 2, 3}),
                    bias = at::ones({5});

@@ -257,6 +257,18 @@ TEST(Memory, PlanPredictsThePeakOfAStepWithinTenPercent) {
   }
 }
 
+/// Masks are made again from their keys: one buffer for masked gradients, and nothing is kept.
+TEST(Memory, PlanPredictsThePeakOfAStepWithDropout) {
+  for (const PeakCase& c : {peaks[1], peaks[3], peaks[5], peaks[8], peaks[11]}) {
+    Json model = with_block(c.model, "fast");
+    const double without = peak_of(model, c.cut, c.batch, c.vocab).predicted.activations;
+    model["dropout"] = 0.1;
+    const Peak peak = peak_of(model, c.cut, c.batch, c.vocab);
+    EXPECT_NEAR(peak.predicted.peak / static_cast<double>(peak.measured), 1, 0.1) << model;
+    EXPECT_EQ(peak.predicted.activations, without);
+  }
+}
+
 /// The drop that the plan promises for what lies in tensors all the time: gradients and moments. Hidden
 /// values that are not kept come on top. Where the peak comes before the backward pass has made gradients,
 /// which is so unless the batch is small, neither side has any yet: two thirds of the drop remain for a cut

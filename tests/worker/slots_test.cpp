@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
+#include "models/batch_names.h"
 #include "tests/worker/step_fixture.h"
 
 namespace tessera {
@@ -69,6 +71,52 @@ TEST_F(Slots, TakingTurnsOnOneReplicaChangesNoBit) {
     replica_.activate(run);
     EXPECT_TRUE(bit_equal(replica_.own_values(), trained_alone(run.slot.value, 3))) << "slot " << run.slot;
   }
+}
+
+/// A family as it is, with a record of the keys from which its batches say to draw.
+class KeyRecorder final : public Family {
+ public:
+  explicit KeyRecorder(const Family& family) : family_(family) {}
+  std::vector<ParamSpec> specs() const override { return family_.specs(); }
+  std::vector<CutGroup> cuts() const override { return family_.cuts(); }
+  CostModel cost() const override { return family_.cost(); }
+  void initialize(ParamStore& params, std::uint64_t seed) const override { family_.initialize(params, seed); }
+  NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override {
+    keys.push_back(*batch.at(batch_draws).const_data_ptr<std::int64_t>());
+    return family_.forward(params, batch);
+  }
+  NamedTensors example_batch(std::uint64_t seed) const override { return family_.example_batch(seed); }
+
+  mutable std::vector<std::int64_t> keys;
+
+ private:
+  const Family& family_;
+};
+
+TEST_F(Slots, WhatAStepDrawsFromIsAFunctionOfSeedSlotAndItsStep) {
+  const auto keys = [&](std::uint64_t seed, std::vector<std::int32_t> slots) {
+    const KeyRecorder family(*family_);
+    Replica replica(family);
+    TrainerSettings settings = Slots::settings();
+    settings.seed = seed;
+    Trainer trainer({replica, *objective_, schedule_, data_}, settings);
+    std::map<std::int32_t, std::vector<std::int64_t>> by_slot;
+    for (const std::int32_t slot : slots) {
+      SlotRun run = make_run(slot);
+      replica.adopt(run, start_);
+      for (int i = 0; i < 3; ++i) EXPECT_TRUE(trainer.step(run).ok());
+      by_slot[slot] = family.keys;
+      family.keys.clear();
+    }
+    return by_slot;
+  };
+  const auto first = keys(5, {0, 1}), other = keys(6, {0, 1});
+  EXPECT_EQ(first, keys(5, {1, 0})) << "whoever runs them, in whatever order";
+  std::set<std::int64_t> distinct;
+  for (const auto& run : {first, other}) {
+    for (const auto& [slot, all] : run) distinct.insert(all.begin(), all.end());
+  }
+  EXPECT_EQ(distinct.size(), 12u);
 }
 
 /// Rows of a parameter that the replica shows now.

@@ -35,12 +35,36 @@ struct RotaryAngles {
   const float *cos = nullptr, *sin = nullptr;
 };
 
-/// Causal attention of [batch, length] tokens. A row of `qkv` (stride `stride`) holds `heads` query heads,
-/// then `groups` key heads, then `groups` value heads, each of `size`; query head h reads group h / (heads /
-/// groups).
+/// Which elements of rows are set to zero, by the bits that a keyed generator gives for (row, column).
+struct DropoutMask {
+  std::uint64_t key = 0;
+  std::uint32_t threshold = 0;  ///< of 2^32 elements, so many are dropped; 0: no dropout
+  float scale = 1;              ///< of what stays: 1 / (1 - rate)
+
+  bool drops() const { return threshold > 0; }
+};
+
+/// y = residual + x masked, rows of `width`.
+struct DropRows {
+  DropoutMask mask;
+  const float* x = nullptr;
+  const float* residual = nullptr;  ///< null: none
+  float* y = nullptr;               ///< may be x
+  std::int64_t width = 0;
+};
+
+/// Attention of [batch, length] tokens. A row of `qkv` (stride `stride`) holds `heads` query heads, then
+/// `groups` key heads, then `groups` value heads, each of `size`; query head h reads group h / (heads /
+/// groups). A position attends to those of its sequence that are valid and, if causal, not after it; what
+/// comes out at positions beyond the valid ones is zero, and no gradient goes through them.
 struct AttentionShape {
   std::int64_t batch = 0, length = 0, heads = 0, groups = 0, size = 0, stride = 0;
   float scale = 1;
+  bool causal = true;
+  const std::int64_t* lengths = nullptr;  ///< [batch]: valid positions of each sequence; null: all
+  DropoutMask dropout{};  ///< of the probabilities: row (sequence heads + head) length + query, column key
+
+  std::int64_t valid(std::int64_t sequence) const { return lengths == nullptr ? length : lengths[sequence]; }
 };
 
 struct AttentionForward {
@@ -80,6 +104,7 @@ struct Kernels {
   /// out = a * b, rows of `columns`; `sum`, where not null, gains the sum of the rows.
   void (*scale_rows)(const float* a, const float* b, float* out, float* sum, std::int64_t columns,
                      std::int64_t rows);
+  void (*drop)(const DropRows& rows, std::int64_t begin, std::int64_t end);
   /// sum += the rows of x.
   void (*add_rows)(const float* x, std::int64_t stride, float* sum, std::int64_t columns, std::int64_t rows);
   /// Turns `heads` heads of one row in place by the angles of its position, or back.

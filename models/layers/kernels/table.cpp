@@ -25,6 +25,7 @@ const Kernels TESSERA_TABLE(TESSERA_SIMD) = {
     .gelu = gelu,
     .swiglu = swiglu,
     .scale_rows = scale_rows,
+    .drop = drop,
     .add_rows = add_rows,
     .rotate = rotate,
     .attention_forward = attention_forward,
