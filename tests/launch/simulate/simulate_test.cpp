@@ -5,8 +5,8 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
+#include <ctime>
 #include <random>
 
 #include "launch/simulate/axis.h"
@@ -197,7 +197,7 @@ TEST(Simulate, OneOfAGroupStandsForAll) {
 }
 
 TEST(Simulate, TenThousandWorkersTakeSeconds) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the processor: other work on the machine does not count
   const std::vector<double> all_workers = *parse_axis("workers", "2..10000", 10);
   const std::vector<double> bandwidths = *parse_axis("bandwidth", "1M..1T", 25);
   for (const std::string& method : shape_methods()) {
@@ -211,8 +211,8 @@ TEST(Simulate, TenThousandWorkersTakeSeconds) {
       }
     }
   }
-  const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
-  EXPECT_LT(took.count(), 10) << "five times the goal of 2 s for 1250 simulations of 100B";
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10)
+      << "five times the goal of 2 s for 1250 simulations of 100B";
 }
 
 TEST(Axis, UnderstandsUnitsListsAndRanges) {
