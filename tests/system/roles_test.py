@@ -1,6 +1,7 @@
 """Roles started by hand, and what is done with a run afterwards."""
 import json
 import os
+import random
 import signal
 import socket
 import time
@@ -10,12 +11,12 @@ from harness import RunTest
 
 
 def two_free_ports():
-    """P and P + 1, both free."""
+    """P and P + 1, both free, and not of those that the system gives to tests beside this one before they are used."""
     while True:
+        port = random.randrange(15000, 32000)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
                 return port
             except OSError:
