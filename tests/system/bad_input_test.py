@@ -206,7 +206,7 @@ class DiskFull(RunTest):
         return self.hashes(run)
 
     def test_a_full_disk_ends_with_a_storage_error_and_resume_finishes_the_same(self):
-        rounds = ["--rounds", "40"]
+        rounds = ["--rounds", "160"]  # the disk must be full before the run is over
         train = subprocess.Popen([*self.enter, TESSERA, "train", self.recipe, "--out", self.run_inside, "--quiet", *rounds],
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.started.append(train)
