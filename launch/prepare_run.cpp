@@ -6,13 +6,11 @@
 #include <cstdio>
 #include <ctime>
 #include <filesystem>
-#include <optional>
 
 #include "base/text.h"
 #include "coordinator/cost.h"
 #include "launch/assemble.h"
 #include "launch/catalogs.h"
-#include "launch/config/parse.h"
 #include "launch/open_device.h"
 #include "launch/process.h"
 #include "launch/report.h"
@@ -105,12 +103,12 @@ Result<PreparedRun> prepare_run(const TrainOptions& options) {
     TESSERA_TRY(run.create(*recipe));  // refuses; nothing is prepared for a run that cannot be
   TESSERA_ASSIGN(const DataParts data, assemble_data(*recipe, {}, data_progress(options.quiet)));
   TESSERA_ASSIGN(const ModelParts model, assemble_model(*recipe, data.prepared.vocab));
-  std::optional<Recipe> before;
-  if (options.resume && run.exists()) {
-    TESSERA_ASSIGN(before, load_recipe(run.recipe(), {}, builtin_catalogs()));
+  if (options.resume) {
+    TESSERA_ASSIGN(const Recipe before, run.resume(*recipe, builtin_catalogs()));
+    note_stretched_schedule(before, *recipe);
+  } else {
+    TESSERA_TRY(run.create(*recipe));
   }
-  TESSERA_TRY(options.resume ? run.resume(*recipe, builtin_catalogs()) : run.create(*recipe));
-  if (before) note_stretched_schedule(*before, *recipe);
   if (!options.quiet) print_plan(*recipe, model, data, run.path());
   return PreparedRun{recipe, run.path(), data.source->unit()};
 }

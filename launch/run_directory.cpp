@@ -76,9 +76,9 @@ Status RunDirectory::await_free() const {
   }
 }
 
-Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) const {
+Result<Recipe> RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) const {
   if (!exists()) return fail(ExitCode::usage, path_, " holds no run to resume (there is no ", recipe(), ")");
-  TESSERA_ASSIGN(const Recipe saved, load_recipe(recipe(), {}, catalogs));
+  TESSERA_ASSIGN(Recipe saved, load_recipe(recipe(), {}, catalogs));
   std::vector<std::string> refused;
   for (const std::string& difference : recipe_differences(saved, settings)) {
     const std::string setting = difference.substr(0, difference.find(':'));
@@ -95,7 +95,8 @@ Status RunDirectory::resume(const Recipe& settings, const Catalogs& catalogs) co
            "; leave it as it was, or start a new run with --out";
   }
   if (!refused.empty()) return fail(ExitCode::usage, join(refused, "\n"));
-  return atomic_write(recipe(), write_recipe(settings), Durability::machine);
+  TESSERA_TRY(atomic_write(recipe(), write_recipe(settings), Durability::machine));
+  return saved;
 }
 
 Status RunDirectory::write_endpoints(const Endpoints& endpoints_now) const {

@@ -38,8 +38,9 @@ class RunDirectory {
   /// already.
   Status create(const Recipe& recipe) const;
   /// A run to go on with: `recipe` may differ from the saved one only in what a resume may change (rounds may
-  /// grow, where things run); the saved recipe is then replaced. Error (usage) lists what differs.
-  Status resume(const Recipe& recipe, const Catalogs& catalogs) const;
+  /// grow, where things run); the saved recipe is then replaced. Gives what was saved. Error (usage) lists
+  /// what differs.
+  Result<Recipe> resume(const Recipe& recipe, const Catalogs& catalogs) const;
   /// Error (fenced), with the holder's pid, when a coordinator still holds the run after a few seconds:
   /// whoever is about to resume must leave its files alone.
   Status await_free() const;

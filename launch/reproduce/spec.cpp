@@ -112,12 +112,14 @@ class ExperimentReader {
       for (const std::string& point : chosen)
         known(table, "points." + grid, point, names_of(spec_.grids[grid]));
     }
+    std::vector<std::int64_t> reported = profile.seeds;
     for (auto& [cover, inner] : table.tables("covers")) {
       profile.covers.push_back(read_cover(cover, inner, profile.seeds));
       const std::vector<std::int64_t>& seeds = profile.covers.back().seeds;
-      if (std::count(seeds.begin(), seeds.end(), profile.tuning_seed) > 0)
-        table.problem("tuning_seed = " + std::to_string(profile.tuning_seed) + " is also a reported seed");
+      reported.insert(reported.end(), seeds.begin(), seeds.end());
     }
+    if (std::count(reported.begin(), reported.end(), profile.tuning_seed) > 0)
+      table.problem("tuning_seed = " + std::to_string(profile.tuning_seed) + " is also a reported seed");
     for (auto& [kind, inner] : table.tables("repeat")) {
       if (kind != "processes") inner.problem("is unknown; processes is what can be repeated");
       profile.repeat = {inner.needed_text("arm"), inner.needed_text("size"), inner.needed_text("data"),

@@ -10,7 +10,7 @@
 #include <iostream>
 
 #include "base/random.h"
-#include "tests/models/held_wide.h"
+#include "tests/models/forwarding_family.h"
 #include "worker/numerics.h"
 #include "worker/replica.h"
 #include "worker/trainer.h"

@@ -9,7 +9,7 @@
 #include "models/batch_names.h"
 #include "models/layers/block_options.h"
 #include "models/layers/fast_products.h"
-#include "tests/models/fixtures.h"
+#include "tests/models/block_fixtures.h"
 
 namespace tessera {
 namespace {
@@ -21,12 +21,7 @@ constexpr std::int64_t vocab = 29;
 Trainee make(Json json, const char* block, at::ScalarType type = at::kFloat) {
   json["block"] = block;
   Trainee model(make_plugin<Family>("gpt", json, {.vocab = vocab}), 5, type);
-  at::manual_seed(3);
-  for (auto& [name, parameter] : model.params.all()) {  // gains and biases away from ones and zeros
-    const double size =
-        parameter.full.dim() == 2 ? 1 / std::sqrt(static_cast<double>(parameter.full.size(1))) : 0.15;
-    parameter.full.add_(at::randn(parameter.full.sizes()).mul_(size).to(type));
-  }
+  perturb(model);
   return model;
 }
 
@@ -85,17 +80,6 @@ struct Drawn {
         (at::arange(logits.size(1)).unsqueeze(0) >= found->second.unsqueeze(1)).unsqueeze(2), 0);
   }
 };
-
-RowSet random_rows(const Family& family, std::uint64_t seed) {
-  KeyedRandom random(key_of({seed}));
-  RowSet owned;
-  for (const ParamSpec& spec : family.specs()) {
-    const auto begin = static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(spec.rows())));
-    const auto count = 1 + random.below(static_cast<std::uint64_t>(spec.rows() - begin));
-    if (random.below(3) > 0) add_rows(owned, spec.name, {begin, begin + static_cast<std::int64_t>(count)});
-  }
-  return owned;
-}
 
 TEST(Dropout, OutputsAndEveryGradientOfBothPathsAreEqualForAnyMaskAndRate) {
   const int threads = at::get_num_threads();
@@ -242,7 +226,6 @@ TEST(Dropout, TheFastBlockKeepsNoMore) {
   EXPECT_EQ(kept(0.5), kept(0));
 }
 
-/// The bounds of tests/models/fast_block_test.cpp.
 TEST(Dropout, Bf16StaysWithinItsBoundsOfFp32) {
   if (!why_not(Precision::bf16).empty()) GTEST_SKIP() << why_not(Precision::bf16);
   const std::int64_t length = 120;
@@ -261,17 +244,7 @@ TEST(Dropout, Bf16StaysWithinItsBoundsOfFp32) {
                                 {"targets", at::randint(vocab, {4, length}, at::kLong)},
                                 {batch_lengths, at::randint(1, length + 1, {4}, at::kLong)},
                                 {batch_draws, draws_of(1)}};
-    for (Trainee* model : {&full, &half}) model->params.set_all_trainable();
-    const double loss = full.backward(batch);
-    EXPECT_NEAR(half.backward(batch), loss, 5e-3 * loss);
-    double apart = 0, size = 0;
-    for (const auto& [name, parameter] : half.params.all()) {
-      const at::Tensor &a = parameter.leaves[0].value.grad(), &b = full.params[name].leaves[0].value.grad();
-      apart += (a - b).square().sum().item<double>();
-      size += b.square().sum().item<double>();
-    }
-    EXPECT_LT(std::sqrt(apart / size), 2e-2) << "relative distance of the whole gradient";
-    EXPECT_GT(std::sqrt(apart / size), 1e-4) << "nothing was rounded";
+    expect_within_bf16(half, full, batch);
   }
 }
 

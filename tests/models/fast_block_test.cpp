@@ -7,8 +7,8 @@
 
 #include "base/random.h"
 #include "models/layers/fast_products.h"
+#include "tests/models/block_fixtures.h"
 #include "tests/models/count_products.h"
-#include "tests/models/fixtures.h"
 
 namespace tessera {
 namespace {
@@ -35,13 +35,7 @@ Trainee make(const char* settings, const char* block, at::ScalarType type = at::
   json["layers"] = 2;
   json["context"] = 300;
   Trainee model(make_plugin<Family>("gpt", json, {.vocab = 37}), 5, type);
-  // Away from the initial values, where gains and biases would hide behind ones and zeros.
-  at::manual_seed(3);
-  for (auto& [name, parameter] : model.params.all()) {
-    const double size =
-        parameter.full.dim() == 2 ? 1 / std::sqrt(static_cast<double>(parameter.full.size(1))) : 0.15;
-    parameter.full.add_(at::randn(parameter.full.sizes()).mul_(size).to(type));
-  }
+  perturb(model);
   return model;
 }
 
@@ -49,25 +43,6 @@ NamedTensors batch_of(std::int64_t sequences, std::int64_t length) {
   at::manual_seed(static_cast<std::uint64_t>(length));
   return {{"tokens", at::randint(37, {sequences, length}, at::kLong)},
           {"targets", at::randint(37, {sequences, length}, at::kLong)}};
-}
-
-/// Any ranges of any parameters: nothing, everything, or some runs of rows.
-RowSet random_rows(const Family& family, std::uint64_t seed) {
-  KeyedRandom random(key_of({seed}));
-  RowSet owned;
-  for (const ParamSpec& spec : family.specs()) {
-    const std::uint64_t way = random.below(4);
-    if (way == 1) add_rows(owned, spec.name, {0, spec.rows()});
-    for (std::int64_t at = 0; way >= 2 && at < spec.rows();) {
-      const auto step = [&] {
-        return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(spec.rows())));
-      };
-      const std::int64_t begin = at + step(), end = std::min(spec.rows(), begin + 1 + step());
-      if (begin < end) add_rows(owned, spec.name, {begin, end});
-      at = end + 1;
-    }
-  }
-  return owned;
 }
 
 TEST(FastBlock, OutputsAndEveryGradientEqualThePlainOperators) {
@@ -213,7 +188,6 @@ TEST(FastBlock, GraphsLiveSideBySideAndCanBeRunTwice) {
   EXPECT_TRUE(same_bits(model.params["blocks.0.mlp.gate"].leaves[0].value.grad(), of_a));
 }
 
-/// 8 bits of mantissa: operands are off by up to 2^-9, and a step has a dozen products one after another.
 TEST(FastBlock, Bf16StaysWithinItsBoundOfFp32) {
   if (!why_not(Precision::bf16).empty()) GTEST_SKIP() << why_not(Precision::bf16);
   for (const char* settings : settings_grid) {
@@ -221,18 +195,7 @@ TEST(FastBlock, Bf16StaysWithinItsBoundOfFp32) {
       SCOPED_TRACE(std::string(settings) + " length " + std::to_string(length));
       Trainee half = make(settings, "fast", at::kFloat, "bf16"), full = make(settings, "fast");
       const NamedTensors batch = batch_of(4, length);
-      half.params.set_all_trainable();
-      full.params.set_all_trainable();
-      const double loss = full.backward(batch);
-      EXPECT_NEAR(half.backward(batch), loss, 5e-3 * loss);
-      double apart = 0, size = 0;
-      for (const auto& [name, parameter] : half.params.all()) {
-        const at::Tensor &a = parameter.leaves[0].value.grad(), &b = full.params[name].leaves[0].value.grad();
-        apart += (a - b).square().sum().item<double>();
-        size += b.square().sum().item<double>();
-      }
-      EXPECT_LT(std::sqrt(apart / size), 2e-2) << "relative distance of the whole gradient";
-      EXPECT_GT(std::sqrt(apart / size), 1e-4) << "nothing was rounded";
+      expect_within_bf16(half, full, batch);
     }
   }
 }

@@ -5,7 +5,7 @@
 #include "base/cost_model.h"
 #include "base/random.h"
 #include "models/layers/fast_weight.h"
-#include "tests/models/fixtures.h"
+#include "tests/models/block_fixtures.h"
 
 namespace tessera {
 namespace {
@@ -27,25 +27,6 @@ constexpr const char* models[] = {
     R"({"width": 600, "heads": 2, "positions": "rotary", "ffn": 1100, "layers": 1, "context": 40,
         "precision": "bf16"})"};  // more than one pass of a product's inner dimension
 
-/// Any ranges of any parameters: nothing, everything, or some runs of rows.
-RowSet random_rows(const Family& family, std::uint64_t seed) {
-  KeyedRandom random(key_of({seed}));
-  RowSet owned;
-  for (const ParamSpec& spec : family.specs()) {
-    const std::uint64_t way = random.below(4);
-    if (way == 1) add_rows(owned, spec.name, {0, spec.rows()});
-    for (std::int64_t at = 0; way >= 2 && at < spec.rows();) {
-      const auto step = [&] {
-        return static_cast<std::int64_t>(random.below(static_cast<std::uint64_t>(spec.rows() / 2 + 1)));
-      };
-      const std::int64_t begin = at + step(), end = std::min(spec.rows(), begin + 1 + step());
-      if (begin < end) add_rows(owned, spec.name, {begin, end});
-      at = end + 1;
-    }
-  }
-  return owned;
-}
-
 at::Tensor random_values(const ParamSpec& spec, std::int64_t seed) {
   at::manual_seed(static_cast<std::uint64_t>(seed));
   const double size = spec.shape.size() == 2 ? 1 / std::sqrt(static_cast<double>(spec.shape[1])) : 0.3;
@@ -57,7 +38,7 @@ struct Twins {
   Twins(const char* settings, std::uint64_t seed)
       : split(make_plugin<Family>("gpt", Json::parse(settings), {.vocab = 37}), 1),
         wide(make_plugin<Family>("gpt", Json::parse(settings), {.vocab = 37}), 1) {
-    const RowSet owned = random_rows(*split.family, seed);
+    const RowSet owned = random_rows(*split.family, seed, 2);
     split.params = ParamStore(split.family->specs(), at::kFloat, split.family->frozen_rows());
     for (ParamStore* params : {&split.params, &wide.params}) params->set_trainable(owned);
     for (auto& [name, parameter] : split.params.all()) {

@@ -1,7 +1,7 @@
 // Slots at work on a model that holds frozen rows in bf16 alone: bytes from the allocator, and the same bits
 // as a model that holds everything in fp32 and rounds in its products.
 #include "models/layers/fast_products.h"
-#include "tests/models/held_wide.h"
+#include "tests/models/forwarding_family.h"
 #include "tests/worker/allocator_probe.h"
 #include "tests/worker/step_fixture.h"
 

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "models/batch_names.h"
+#include "tests/models/forwarding_family.h"
 #include "tests/worker/step_fixture.h"
 
 namespace tessera {
@@ -73,24 +74,16 @@ TEST_F(Slots, TakingTurnsOnOneReplicaChangesNoBit) {
   }
 }
 
-/// A family as it is, with a record of the keys from which its batches say to draw.
-class KeyRecorder final : public Family {
+/// With a record of the keys from which its batches say to draw.
+class KeyRecorder final : public testing::ForwardingFamily {
  public:
-  explicit KeyRecorder(const Family& family) : family_(family) {}
-  std::vector<ParamSpec> specs() const override { return family_.specs(); }
-  std::vector<CutGroup> cuts() const override { return family_.cuts(); }
-  CostModel cost() const override { return family_.cost(); }
-  void initialize(ParamStore& params, std::uint64_t seed) const override { family_.initialize(params, seed); }
+  using ForwardingFamily::ForwardingFamily;
   NamedTensors forward(const ParamStore& params, const NamedTensors& batch) const override {
     keys.push_back(*batch.at(batch_draws).const_data_ptr<std::int64_t>());
-    return family_.forward(params, batch);
+    return ForwardingFamily::forward(params, batch);
   }
-  NamedTensors example_batch(std::uint64_t seed) const override { return family_.example_batch(seed); }
 
   mutable std::vector<std::int64_t> keys;
-
- private:
-  const Family& family_;
 };
 
 TEST_F(Slots, WhatAStepDrawsFromIsAFunctionOfSeedSlotAndItsStep) {

@@ -1,13 +1,13 @@
-// A family as it is but for how its replicas hold frozen rows: what FrozenRows::bf16 is compared with.
+// A family that does what another one does: base of those that differ from it in one thing.
 #pragma once
 #include "models/family.h"
 
 namespace tessera::testing {
 
-/// A family whose replicas hold everything in fp32.
-class HeldWide final : public Family {
+/// `family` must outlive it. How replicas hold frozen rows is not passed on: they hold everything in fp32.
+class ForwardingFamily : public Family {
  public:
-  explicit HeldWide(const Family& family) : family_(family) {}
+  explicit ForwardingFamily(const Family& family) : family_(family) {}
   std::vector<ParamSpec> specs() const override { return family_.specs(); }
   std::vector<CutGroup> cuts() const override { return family_.cuts(); }
   CostModel cost() const override { return family_.cost(); }
@@ -20,5 +20,8 @@ class HeldWide final : public Family {
  private:
   const Family& family_;
 };
+
+/// A family whose replicas hold everything in fp32: what FrozenRows::bf16 is compared with.
+using HeldWide = ForwardingFamily;
 
 }  // namespace tessera::testing
