@@ -12,7 +12,7 @@
 namespace tessera {
 namespace {
 
-constexpr std::uint32_t protocol_number = 2;
+constexpr std::uint32_t protocol_number = 3;
 // ---- plain parts, out and in. put(builder, value) fills a wire struct; get(reader) reads one ----
 
 void put(wire::Bits128::Builder out, const Bits128& bits) {

@@ -19,11 +19,14 @@ zmq::message_t routing_id(PeerId peer) {
   return zmq::message_t(&peer, sizeof peer);
 }
 
+constexpr std::uint64_t upward_bit = 1;  // of an id's low word: the connection for a worker's own chunks
+
 // Random, since a ROUTER gives a connection to whoever shows its id; never with a leading zero byte, which
 // ZeroMQ reserves.
 PeerId fresh_peer_id() {
   PeerId id = random_bits128();
   id.high |= 1;  // the first byte in memory
+  id.low &= ~upward_bit;
   return id;
 }
 
@@ -31,11 +34,10 @@ PeerId fresh_peer_id() {
 
 ZmqSockets::ZmqSockets(bool listens, Duration silence) : listens_(listens), context_(1) {
   for (Path path : {Path::control, Path::bulk}) {
-    lines_[index(path)].socket =
-        zmq::socket_t(context_, listens ? zmq::socket_type::router : zmq::socket_type::dealer);
-    set_options(path, silence);
+    lines_[index(path)].socket = make_socket(path, silence);
     if (listens) watch(path);
   }
+  if (!listens) upward_ = make_socket(Path::bulk, silence);
 }
 
 ZmqSockets::~ZmqSockets() {
@@ -46,8 +48,8 @@ ZmqSockets::~ZmqSockets() {
   }
 }
 
-void ZmqSockets::set_options(Path path, Duration silence) {
-  zmq::socket_t& socket = lines_[index(path)].socket;
+zmq::socket_t ZmqSockets::make_socket(Path path, Duration silence) {
+  zmq::socket_t socket(context_, listens_ ? zmq::socket_type::router : zmq::socket_type::dealer);
   namespace opt = zmq::sockopt;
   const bool control = path == Path::control;
   // ZeroMQ would take frames of any announced size. Workers get larger control frames than they send.
@@ -71,6 +73,7 @@ void ZmqSockets::set_options(Path path, Duration silence) {
   } else {
     socket.set(opt::immediate, true);  // no queue for a coordinator that is not there
   }
+  return socket;
 }
 
 void ZmqSockets::watch(Path path) {
@@ -116,6 +119,11 @@ Result<std::unique_ptr<ZmqSockets>> ZmqSockets::connect(const std::string& contr
     try {
       line.socket.set(zmq::sockopt::routing_id, zmq::const_buffer(&self, sizeof self));
       line.socket.connect(line.address);
+      if (path == Path::bulk) {
+        const PeerId id{self.high, self.low | upward_bit};
+        sockets->upward_.set(zmq::sockopt::routing_id, zmq::const_buffer(&id, sizeof id));
+        sockets->upward_.connect(line.address);
+      }
     } catch (const zmq::error_t& error) {
       return fail(ExitCode::usage, "cannot connect to \"", line.address,
                   "\" (tcp://HOST:PORT): ", error.what());
@@ -126,7 +134,7 @@ Result<std::unique_ptr<ZmqSockets>> ZmqSockets::connect(const std::string& contr
 
 Sent ZmqSockets::send(Path path, PeerId to, std::vector<zmq::message_t> parts) {
   if (listens_) parts.insert(parts.begin(), routing_id(to));
-  zmq::socket_t& socket = lines_[index(path)].socket;
+  zmq::socket_t& socket = path == Path::bulk && !listens_ ? upward_ : lines_[index(path)].socket;
   try {
     for (std::size_t i = 0; i < parts.size(); ++i) {
       const auto more = i + 1 < parts.size() ? zmq::send_flags::sndmore : zmq::send_flags::none;
@@ -152,6 +160,7 @@ std::optional<Incoming> ZmqSockets::receive(Path path) {
     more = part.more();
     if (first && listens_) {
       if (part.size() == sizeof(PeerId)) std::memcpy(&incoming.from, part.data(), sizeof(PeerId));
+      if (path == Path::bulk) incoming.from.low &= ~upward_bit;
       if (incoming.from == coordinator_peer) incoming.problem = drop::anonymous;
     } else if (incoming.parts.size() < most_parts) {
       incoming.parts.push_back(std::move(part));

@@ -1,6 +1,7 @@
-// The two sockets of an endpoint with their options, and messages as lists of parts: hides that a coordinator
-// speaks through ROUTERs, which carry the peer's routing id as a first part, and a worker through DEALERs.
-// Included by transport .cpp only.
+// The sockets of an endpoint with their options, and messages as lists of parts: hides that a coordinator
+// speaks through ROUTERs, which carry the peer's routing id as a first part, and a worker through DEALERs,
+// and that a worker has a connection of its own for what it sends on the bulk path. Included by transport
+// .cpp only.
 #pragma once
 #include <array>
 #include <string>
@@ -53,12 +54,15 @@ class ZmqSockets {
   };
   ZmqSockets(bool listens, Duration silence);
   static std::size_t index(Path path) { return static_cast<std::size_t>(path); }
-  void set_options(Path path, Duration silence);
+  zmq::socket_t make_socket(Path path, Duration silence);
   void watch(Path path);
 
   bool listens_;
   zmq::context_t context_;
   std::array<Line, 2> lines_;
+  /// A worker's, for its chunks. TCP that carries much both ways in one connection loses 5 % of a slow link:
+  /// acknowledgements wait behind the data of their direction (measured, docs/performance.md).
+  zmq::socket_t upward_;
 };
 
 }  // namespace tessera

@@ -51,6 +51,12 @@ void pour(const std::string& address, Bytes bytes) {
   ::close(fd);
 }
 
+/// Under which a worker's own chunks come: bit 0 of byte 8 is set (docs/protocol.md).
+std::string upward(std::string routing_id) {
+  if (!routing_id.empty()) routing_id.at(8) |= 1;
+  return routing_id;
+}
+
 // A peer made of bare sockets: speaks ZeroMQ but says what it likes.
 struct BarePeer {
   zmq::context_t context;
@@ -58,7 +64,8 @@ struct BarePeer {
 
   BarePeer(const ZmqEndpoint& coordinator, const std::string& routing_id) {
     for (zmq::socket_t* socket : {&control, &bulk}) {
-      if (!routing_id.empty()) socket->set(zmq::sockopt::routing_id, routing_id);
+      const std::string id = socket == &bulk ? upward(routing_id) : routing_id;
+      if (!id.empty()) socket->set(zmq::sockopt::routing_id, id);
       socket->set(zmq::sockopt::linger, 0);
       socket->set(zmq::sockopt::rcvtimeo, 10'000);
     }
@@ -178,6 +185,47 @@ TEST(LyingPeer, IsAskedAgainForADamagedChunk) {
   const auto arrived = next<BlobArrived>(*coordinator);
   ASSERT_TRUE(arrived && arrived->blob.ok());
   EXPECT_EQ(coordinator->counters().dropped, (std::map<std::string, std::uint64_t>{{drop::checksum, 1}}));
+}
+
+// In one TCP connection, what acknowledges the chunks of one direction would wait behind those of the other.
+TEST(Bulk, AWorkersChunksGoByAConnectionOfTheirOwn) {
+  zmq::context_t context;
+  zmq::socket_t control(context, zmq::socket_type::router), bulk(context, zmq::socket_type::router);
+  for (zmq::socket_t* socket : {&control, &bulk}) {
+    socket->set(zmq::sockopt::rcvtimeo, 10'000);
+    socket->set(zmq::sockopt::linger, 0);
+    socket->set(zmq::sockopt::router_mandatory, true);
+    socket->bind("tcp://127.0.0.1:*");
+  }
+  const auto worker = make_worker_endpoint({.control = control.get(zmq::sockopt::last_endpoint),
+                                            .bulk = bulk.get(zmq::sockopt::last_endpoint),
+                                            .transport = {}});
+  ASSERT_TRUE(worker.ok());
+  const Blob own = random_blob(5000), ours = random_blob(7000);
+  const BlobRef offered = (*worker)->offer(own);
+  (*worker)->send(coordinator_peer, Leave{"hello"});
+  zmq::message_t id, part;
+  ASSERT_TRUE(control.recv(id));
+  ASSERT_TRUE(control.recv(part));
+  const auto send = [&](zmq::socket_t& socket, const std::vector<std::vector<std::byte>>& parts) {
+    socket.send(zmq::message_t(id.data(), id.size()), zmq::send_flags::sndmore);
+    BarePeer::send(socket, parts);
+  };
+
+  send(control, {encode(ChunkRequest{offered.digest, 0})});
+  ASSERT_TRUE(bulk.recv(part));
+  EXPECT_EQ(part.to_string(), upward(id.to_string()));
+  EXPECT_NE(part.to_string(), id.to_string());
+  while (part.more()) ASSERT_TRUE(bulk.recv(part));
+  EXPECT_EQ(part.size(), 5000u);
+
+  (*worker)->fetch(coordinator_peer, {ours.digest, ours.bytes().size(), {}});
+  ASSERT_TRUE(control.recv(part));  // who asks
+  ASSERT_TRUE(control.recv(part));
+  const std::vector<std::byte> bytes(ours.bytes().begin(), ours.bytes().end());
+  send(bulk, {encode(ChunkHeader{ours.digest, 0, true, bytes.size(), checksum64(ours.bytes())}), bytes});
+  const auto arrived = next<BlobArrived>(**worker);
+  ASSERT_TRUE(arrived && arrived->blob.ok());
 }
 
 TEST(Ports, InUseAreAnErrorThatNamesTheAddress) {

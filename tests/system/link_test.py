@@ -99,7 +99,7 @@ class Link(RunTest):
     def test_both_directions_of_a_real_link_are_used_at_once(self):
         names = self.namespaces()
         bench = os.environ.get("LINK_BENCH", os.path.join(os.path.dirname(TESSERA), "tests/bench/link_bench"))
-        for mbits, megabytes, burst in ((1000, 200, "256kb"), (200, 50, "256kb"), (5, 4, "64kb")):
+        for mbits, megabytes, burst in ((1000, 200, "256kb"), (200, 50, "256kb"), (20, 12, "64kb"), (5, 4, "64kb")):
             self.shape(names, mbits, burst=burst, latency="50ms")
             ends = [subprocess.Popen(["ip", "netns", "exec", name, bench, role, "10.87.0.1", "4800", str(megabytes)],
                                      stdout=subprocess.PIPE, text=True) for name, role in zip(names, ("serve", "connect"))]
