@@ -16,6 +16,7 @@ import datetime
 import json
 import os
 import pathlib
+import random
 import re
 import statistics
 import subprocess
@@ -103,8 +104,10 @@ def main():
     with tempfile.TemporaryDirectory(prefix="tessera-merge-") as folder:
         text = pathlib.Path(folder, "text")
         text.mkdir()
+        letters = random.Random(1)
         for name in ("train.txt", "held_out.txt"):
-            (text / name).write_text("the cat paints a hill.\n" * 2000)
+            # No two batches alike: equal contributions would share a file, and writing it again replaces it.
+            (text / name).write_text("".join(letters.choice("abcdefghij klmnopqrst uvwxyz.\n") for _ in range(200_000)))
         for workers in map(int, options.workers.split(",")):
             ours, theirs, rows = [], [], []
             for _ in range(options.repeat):
