@@ -105,9 +105,9 @@ def main():
         text = pathlib.Path(folder, "text")
         text.mkdir()
         letters = random.Random(1)
-        for name in ("train.txt", "held_out.txt"):
+        for name, count in (("train.txt", 200_000), ("held_out.txt", 2000)):
             # No two batches alike: equal contributions would share a file, and writing it again replaces it.
-            (text / name).write_text("".join(letters.choice("abcdefghij klmnopqrst uvwxyz.\n") for _ in range(200_000)))
+            (text / name).write_text("".join(letters.choice("abcdefghij klmnopqrst uvwxyz.\n") for _ in range(count)))
         for workers in map(int, options.workers.split(",")):
             ours, theirs, rows = [], [], []
             for _ in range(options.repeat):

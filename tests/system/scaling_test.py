@@ -14,9 +14,9 @@ class MergeParts(RunTest):
     def corpus_without_repeats(self):
         """Letters at random: no two batches, and so no two contributions, are alike."""
         letters = random.Random(3)
-        for name in ("train.txt", "held_out.txt"):
+        for name, count in (("train.txt", 100_000), ("held_out.txt", 2000)):
             with open(os.path.join(self.data, name), "w") as out:
-                out.write("".join(letters.choice("abcdefghij klmnopqrst uvwxyz.\n") for _ in range(100_000)))
+                out.write("".join(letters.choice("abcdefghij klmnopqrst uvwxyz.\n") for _ in range(count)))
 
     def least_seconds(self, workers):
         """By part: the least of several merges, in one process, where parts do not wait for others' cores."""
