@@ -97,7 +97,8 @@ Result<ModelParts> assemble_model(const Recipe& recipe, std::int64_t vocab) {
                 "\" keeps other moments of some parameters than of others, so that they cannot travel as "
                 "partial.rotate_state = \"hand_over\" and outer.name = \"des_loc\" want");
   }
-  std::vector<std::string> problems = method->problems();
+  std::vector<std::string> problems = parts.family->problems();
+  for (std::string& problem : method->problems()) problems.push_back(std::move(problem));
   for (std::string& problem : wire_problems(recipe, *method)) problems.push_back(std::move(problem));
   if (!problems.empty()) return Error{ExitCode::usage, join(problems, "\n")};
   return parts;

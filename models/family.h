@@ -22,11 +22,15 @@ class Family {
  public:
   /// What a family must know besides its own settings.
   struct Context {
-    std::int64_t vocab = 256;  ///< of the data's tokenizer; a family without tokens ignores it
+    std::int64_t vocab = 256;   ///< of the data's tokenizer; a family without tokens ignores it
+    bool predicts_next = true;  ///< targets are the tokens that follow, as in all data sources so far
   };
   static constexpr const char* kind = "model family";
 
   virtual ~Family() = default;
+  /// Why the family cannot be trained on such data, in sentences that name the setting. Construction itself
+  /// must not fail on it.
+  virtual std::vector<std::string> problems() const { return {}; }
   virtual std::vector<ParamSpec> specs() const = 0;
   /// Which dimensions of which parameters can be cut together.
   virtual std::vector<CutGroup> cuts() const = 0;

@@ -25,7 +25,7 @@ void GptSettings::fields(FieldVisitor& f) {
   f.field(
       {"attention_mask",
        "to which positions a position attends: causal: itself and those before; none: all, as in an encoder "
-       "(what predicts the next token would see it)",
+       "(refused where the next token is to be predicted)",
        one_of({"causal", "none"})},
       attention_mask);
   f.field(

@@ -30,7 +30,8 @@ namespace {
 
 class Gpt final : public Family {
  public:
-  Gpt(const GptSettings& settings, const Context& context) : s_(settings) {
+  Gpt(const GptSettings& settings, const Context& context)
+      : s_(settings), predicts_next_(context.predicts_next) {
     if (s_.vocab == 0) s_.vocab = context.vocab;
     if (s_.kv_heads == 0) s_.kv_heads = s_.heads;
     if (s_.ffn == 0) s_.ffn = swiglu() ? (8 * s_.width / 3 + 7) / 8 * 8 : 4 * s_.width;
@@ -39,6 +40,12 @@ class Gpt final : public Family {
     declare();
   }
 
+  std::vector<std::string> problems() const override {
+    if (causal() || !predicts_next_) return {};
+    return {
+        "model.attention_mask = \"none\" shows every position the token that it has to predict; set "
+        "model.attention_mask = \"causal\""};
+  }
   std::vector<ParamSpec> specs() const override { return specs_; }
   std::vector<CutGroup> cuts() const override;
   CostModel cost() const override;
@@ -77,6 +84,7 @@ class Gpt final : public Family {
   BlockOptions options(const NamedTensors& batch) const;
 
   GptSettings s_;
+  bool predicts_next_;
   std::int64_t head_dim_ = 0;
   std::optional<Rotary> rotary_;
   std::vector<ParamSpec> specs_;

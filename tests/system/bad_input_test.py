@@ -38,6 +38,7 @@ class BadRecipe(RunTest):
                      says=["partial.slices = 200 is more than the 128 units", "use at most 128"])
         self.refused("--set", "partial.cut=blocks.*.mpl.up", says=["no trained parameter", "'blocks.0.mlp.up'"])
         self.refused("--set", "partial.slices=8", says=["partial.slices = 8", "slots = 4"])
+        self.refused("--set", "model.attention_mask=none", says=['model.attention_mask = "none" shows every position the token', '"causal"'])
 
     def test_an_empty_or_tiny_corpus_is_refused(self):
         for name, text, words in (("empty", "", "has 0 bytes of training text"), ("tiny", "tea.", "is too small")):
