@@ -57,31 +57,36 @@ void decode_int8(const U8* __restrict codes, std::int64_t count, float scale, fl
     x[i] = static_cast<float>(static_cast<std::int8_t>(codes[i])) * scale;
 }
 
+// ---- two codes of 4 bits a byte, the first one low
+
+template <U32 (*code_of)(float)>
+void pack_nibbles(const float* __restrict x, std::int64_t count, float scale, U8* __restrict codes) {
+  const float inverse = 1.0f / scale;
+  const std::int64_t pairs = count / 2;
+  for (std::int64_t i = 0; i < pairs; ++i)
+    codes[i] = static_cast<U8>(code_of(x[2 * i] * inverse) | code_of(x[2 * i + 1] * inverse) << 4);
+  if (count % 2 == 1) codes[pairs] = static_cast<U8>(code_of(x[count - 1] * inverse));
+}
+template <float (*value_of)(U32)>
+void unpack_nibbles(const U8* __restrict codes, std::int64_t count, float scale, float* __restrict x) {
+  const std::int64_t pairs = count / 2;
+  for (std::int64_t i = 0; i < pairs; ++i) {
+    x[2 * i] = value_of(codes[i] & 15u) * scale;
+    x[2 * i + 1] = value_of(codes[i] >> 4) * scale;
+  }
+  if (count % 2 == 1) x[count - 1] = value_of(codes[pairs] & 15u) * scale;
+}
+
 // ---- int4: q * scale, q in [-7, 7], scale = largest / 7; two's complement of 4 bits
 
+inline U32 nibble_of(float y) {
+  return static_cast<U32>(nearest(y)) & 15u;
+}
 inline float signed_nibble(U32 code) {
   return static_cast<float>(static_cast<I32>(code ^ 8u) - 8);
 }
 float scale_int4(const float* x, std::int64_t count) {
   return peak(x, count) / 7.0f;
-}
-void encode_int4(const float* __restrict x, std::int64_t count, float scale, U8* __restrict codes) {
-  const float inverse = 1.0f / scale;
-  const std::int64_t pairs = count / 2;
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    const U32 low = static_cast<U32>(nearest(x[2 * i] * inverse)) & 15u;
-    const U32 high = static_cast<U32>(nearest(x[2 * i + 1] * inverse)) & 15u;
-    codes[i] = static_cast<U8>(low | high << 4);
-  }
-  if (count % 2 == 1) codes[pairs] = static_cast<U8>(static_cast<U32>(nearest(x[count - 1] * inverse)) & 15u);
-}
-void decode_int4(const U8* __restrict codes, std::int64_t count, float scale, float* __restrict x) {
-  const std::int64_t pairs = count / 2;
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    x[2 * i] = signed_nibble(codes[i] & 15u) * scale;
-    x[2 * i + 1] = signed_nibble(codes[i] >> 4) * scale;
-  }
-  if (count % 2 == 1) x[count - 1] = signed_nibble(codes[pairs] & 15u) * scale;
 }
 
 // ---- int2: (q - 1.5) * scale, q in [0, 3], scale = root mean square; what is larger than 2 scale is clipped
@@ -166,21 +171,6 @@ inline U32 power_code(float y) {
 inline float power_of(U32 code) {
   const U32 e = code & 7u;
   return number((e == 0 ? 0 : (e + 120u) << 23) | (code >> 3 & 1u) << 31);
-}
-void encode_e3m0(const float* __restrict x, std::int64_t count, float scale, U8* __restrict codes) {
-  const float inverse = 1.0f / scale;
-  const std::int64_t pairs = count / 2;
-  for (std::int64_t i = 0; i < pairs; ++i)
-    codes[i] = static_cast<U8>(power_code(x[2 * i] * inverse) | power_code(x[2 * i + 1] * inverse) << 4);
-  if (count % 2 == 1) codes[pairs] = static_cast<U8>(power_code(x[count - 1] * inverse));
-}
-void decode_e3m0(const U8* __restrict codes, std::int64_t count, float scale, float* __restrict x) {
-  const std::int64_t pairs = count / 2;
-  for (std::int64_t i = 0; i < pairs; ++i) {
-    x[2 * i] = power_of(codes[i] & 15u) * scale;
-    x[2 * i + 1] = power_of(codes[i] >> 4) * scale;
-  }
-  if (count % 2 == 1) x[count - 1] = power_of(codes[pairs] & 15u) * scale;
 }
 
 // ---- halves
@@ -271,17 +261,18 @@ void look_up(const U8* __restrict codes, std::int64_t count, const float* __rest
 #define TESSERA_JOIN(a, b) a##b
 #define TESSERA_TABLE(name) TESSERA_JOIN(codec_kernels_, name)
 extern const CodecKernels TESSERA_TABLE(TESSERA_SIMD);
-const CodecKernels TESSERA_TABLE(TESSERA_SIMD) = {.int8 = {scale_int8, encode_int8, decode_int8},
-                                                  .int4 = {scale_int4, encode_int4, decode_int4},
-                                                  .int2 = {scale_int2, encode_int2, decode_int2},
-                                                  .fp8 = {scale_fp8, encode_fp8, decode_fp8},
-                                                  .e3m0 = {peak, encode_e3m0, decode_e3m0},
-                                                  .to_bf16 = to_bf16,
-                                                  .from_bf16 = from_bf16,
-                                                  .to_fp16 = to_fp16,
-                                                  .from_fp16 = from_fp16,
-                                                  .moments = moments,
-                                                  .bins = bins,
-                                                  .look_up = look_up};
+const CodecKernels TESSERA_TABLE(TESSERA_SIMD) = {
+    .int8 = {scale_int8, encode_int8, decode_int8},
+    .int4 = {scale_int4, pack_nibbles<nibble_of>, unpack_nibbles<signed_nibble>},
+    .int2 = {scale_int2, encode_int2, decode_int2},
+    .fp8 = {scale_fp8, encode_fp8, decode_fp8},
+    .e3m0 = {peak, pack_nibbles<power_code>, unpack_nibbles<power_of>},
+    .to_bf16 = to_bf16,
+    .from_bf16 = from_bf16,
+    .to_fp16 = to_fp16,
+    .from_fp16 = from_fp16,
+    .moments = moments,
+    .bins = bins,
+    .look_up = look_up};
 
 }  // namespace tessera
