@@ -151,7 +151,10 @@ class Methods(RunTest):
         self.assertEqual(self.hashes(self.path("one")), self.hashes(self.path("other")))
 
     def test_decoupled_survives_killed_roles(self):
-        rows = self.killed_on_the_way(12, ((3, "worker"), (6, "coordinator"), (9, "worker")), *self.DECOUPLED, "mode=drop")
+        # A merge may be of one slot alone, and then the four of a round move the parameters one after the other: on a busy
+        # machine DiLoCo's rates overshoot (losses of 7 to 12 were seen).
+        rates = ["outer.momentum=0", "outer.lr=0.25", "outer.cut_lr=0.5"]
+        rows = self.killed_on_the_way(12, ((3, "worker"), (6, "coordinator"), (9, "worker")), *self.DECOUPLED, *rates, "mode=drop")
         self.assertEqual(sorted((row["round"], row["fragment"]) for row in rows), [(r, f) for r in range(1, 13) for f in (0, 1)])
         self.assertTrue(all(row["contributions"] + len(row.get("left_out", [])) == 4 for row in rows))
         self.assertLess(rows[-1]["loss"], rows[0]["loss"])
