@@ -94,7 +94,7 @@ std::string Coordinator::row_of(const CommitRecord& commit, const std::optional<
   const MergeTotals& totals = commit.totals;
   const double contributions = std::max(1, totals.contributions);
   nlohmann::ordered_json row = {{"round", commit.version.value}, {"units", totals.work.units}};
-  if (state_.ledger.fragments.size() > 1) row["fragment"] = commit.fragment.value;
+  if (fragments_.size() > 1) row["fragment"] = commit.fragment.value;
   if (totals.work.loss_weight > 0) row["loss"] = totals.work.loss_sum / totals.work.loss_weight;
   if (evaluated) {
     row["eval_loss"] = evaluated->loss_sum / evaluated->weight;
