@@ -49,6 +49,17 @@ class Rows(RunTest):
                 self.assertEqual(row.get(name), reference.get(name), f"{name} of round {row['round']}")
         self.assertLess(rows[-1]["eval_loss"], rows[2]["eval_loss"], "it learns")
 
+    def test_rows_that_a_restarted_coordinator_writes_anew_name_their_fragments(self):
+        run = self.path("run")
+        settings = ["--set", "outer.name=streaming", "--set", "outer.fragments=2"]
+        self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--rounds", "6", *settings)
+        before = self.rows(run)
+        os.remove(os.path.join(run, "metrics.jsonl"))  # as if each predecessor had died between commit and row
+        self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--resume", "--rounds", "7", *settings)
+        rows = self.rows(run)
+        self.assertEqual([(row["round"], row.get("fragment")) for row in rows[:len(before)]], [(row["round"], row["fragment"]) for row in before])
+        self.assertGreater(len(rows), len(before))
+
 
 class StateHash(RunTest):
     def test_a_short_script_recomputes_it_and_a_flipped_weight_or_moment_changes_it(self):
