@@ -12,7 +12,6 @@ class BulkOffers {
  public:
   void add(const Blob& blob) { blobs_[blob.digest] = blob; }
   void remove(const Digest& digest) { blobs_.erase(digest); }
-  bool has(const Digest& digest) const { return blobs_.contains(digest); }
 
   /// Header and bytes of a chunk; the bytes share the blob's memory.
   std::pair<ChunkHeader, Buffer> answer(const ChunkRequest& request) const {

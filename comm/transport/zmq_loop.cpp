@@ -216,8 +216,8 @@ void ZmqLoop::accept_bulk(Incoming incoming, Instant now) {
 }
 
 void ZmqLoop::answer(PeerId to, const ChunkRequest& request) {
-  // An offer that was posted before the peer could hear of the blob may still be waiting among the tasks.
-  if (!offers_.has(request.blob)) run_tasks();
+  // What was offered or withdrawn before the peer asked may still be waiting among the tasks.
+  run_tasks();
   auto [header, chunk] = offers_.answer(request);
   const std::uint64_t size = header.size;
   std::vector<zmq::message_t> parts;
