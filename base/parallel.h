@@ -1,10 +1,12 @@
 // A loop over several threads of its own, for passes over much memory whose parts do not depend on each
-// other.
+// other; and one thing that is done beside.
 #pragma once
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <future>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace tessera {
@@ -27,6 +29,12 @@ void parallel_for(std::size_t parts, int threads, const Part& part) {
   std::vector<std::jthread> others;
   for (std::size_t i = 1; i < wanted; ++i) others.emplace_back(work);
   work();
+}
+
+/// Calls work() on a thread of its own, which the future waits for when it goes.
+template <class Work>
+auto do_beside(Work work) {
+  return std::async(std::launch::async, std::move(work));
 }
 
 }  // namespace tessera

@@ -124,7 +124,7 @@ TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
 Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
   TensorMap tensors = fragment_parameters(fragment);
   tensors.merge(handed_over(fragment, version));
-  return Blob(encode_safetensors(tensors, {}, [this](std::size_t size) { return endpoint_.allocate(size); }));
+  return safetensors_blob(tensors, [this](std::size_t size) { return endpoint_.allocate(size); });
 }
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,
@@ -133,13 +133,13 @@ FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const
   std::vector<Digest>& offered = offered_[{fragment, version}] = {ref.digest};
   FragmentHead head{fragment, version, ref, chain, std::nullopt};
   if (const TensorMap fast = merger_.fast_values(fragment, outer_); !fast.empty()) {
-    head.fast = endpoint_.offer(Blob(encode_safetensors(fast)));
+    head.fast = endpoint_.offer(safetensors_blob(fast));
     offered.push_back(head.fast->digest);
   }
   if (!update.empty()) {
     update.merge(handed_over(fragment, version));
     const Digest base = state_.fragments[fragment.value].head.parameters.digest;
-    head.update = {endpoint_.offer(Blob(encode_safetensors(update))), base};
+    head.update = {endpoint_.offer(safetensors_blob(update)), base};
     offered.push_back(head.update->blob.digest);
   }
   return head;

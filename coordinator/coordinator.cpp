@@ -3,13 +3,11 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
 #include <ctime>
 
 #include "base/overloaded.h"
-#include "base/parallel.h"
 #include "comm/storage/safetensors.h"
 #include "coordinator/record_codec.h"
 #include "monitoring/log.h"
@@ -18,11 +16,6 @@ namespace tessera {
 namespace {
 
 const Duration look_for_dead_workers = std::chrono::milliseconds(200);
-
-/// Of what is measured: the clock that decisions go by stands still in debug mode.
-Instant real_now() {
-  return std::chrono::steady_clock::now();
-}
 
 /// Payload bytes of a checkpoint; headers and manifest are not worth counting.
 double bytes_of(const Shards& shards) {
@@ -70,6 +63,9 @@ void Coordinator::drain(const std::string& reason) {
 }
 
 void Coordinator::pump(Instant wait_until) {
+  if (!done() && is_saved()) {
+    if (const Status saved = finish_saving(); !saved.ok()) return fail_with(saved.error());
+  }
   const Instant until = std::min(wait_until, wake_at(state_));
   for (auto arrival = endpoint_.receive(until); arrival && !done(); arrival = endpoint_.receive(Instant{}))
     take(*arrival);
@@ -145,8 +141,9 @@ Status Coordinator::perform(const Action& action) {
             auto fetched = fetched_.find(a.key);
             TESSERA_CHECK(fetched != fetched_.end(), ": a contribution is staged that was not fetched");
             const Offer& offer = fetched->second.offer;
-            const Instant begin = real_now();
-            const Status staged = store_->stage(a.digest, fetched->second.blobs.at(a.digest).bytes());
+            const Blob& blob = fetched->second.blobs.at(a.digest);
+            const Instant begin = real_time();
+            const Status staged = store_->stage(a.digest, blob.bytes(), endpoint_.file_of(blob));
             part("stage", a.key.version, begin);
             staged_.insert_or_assign(a.key, std::move(fetched->second.tensors));
             if (offer.slot_state_blob)
@@ -170,12 +167,7 @@ Status Coordinator::perform(const Action& action) {
             return store_->write_row(row_of(a.commit, a.evaluated));
           },
           [this](const action::Checkpoint& a) { return perform(a); },
-          [this](const action::Discard& a) -> Status {
-            for (const StagedRecord& record : a.contributions) {
-              if (!is_wanted(record.digest)) TESSERA_TRY(store_->discard(record.digest));
-            }
-            return Status();
-          },
+          [this](const action::Discard& a) { return discard(a.contributions); },
           [this](const action::Count& a) {
             count(a);
             return Status();
@@ -184,7 +176,11 @@ Status Coordinator::perform(const Action& action) {
             log(a.warning ? LogLevel::warning : LogLevel::info, a.text);
             return Status();
           },
-          [this](const action::Finish& a) {
+          [this](const action::Finish& a) -> Status {
+            TESSERA_TRY(finish_saving());
+            // Shared memory goes with the run's processes.
+            const Status settled = store_->settle(state_.ledger.unmerged());
+            if (!settled.ok()) log_warning(settled.error().message);
             store_->remove_spares();
             log(a.code == ExitCode::done ? LogLevel::info : LogLevel::warning, "the run ends: ", a.reason);
             finish_ = a;
@@ -212,7 +208,7 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
 
 /// Counts the time since `begin` to the merge of contributions from this version.
 void Coordinator::part(const char* name, Version from, Instant begin) {
-  phases_[{from.value + 1}].parts[name] += seconds(real_now() - begin);
+  phases_[{from.value + 1}].parts[name] += seconds(real_time() - begin);
 }
 
 void Coordinator::finish_fetch(SlotId slot) {
@@ -228,7 +224,7 @@ void Coordinator::finish_fetch(SlotId slot) {
     return feed(fetched);
   }
   const Blob& blob = fetching.blobs.at(fetched.digest);
-  const Instant begin = real_now();
+  const Instant begin = real_time();
   auto contribution = contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
   const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
   if (!valid.ok()) {
@@ -243,119 +239,10 @@ void Coordinator::finish_fetch(SlotId slot) {
   fetched_.erase(key);
 }
 
-/// What the contributions of a merge hold, in slot order, as the record is; from the disk where this process
-/// did not take them itself.
-Result<std::vector<MergeInput>> Coordinator::inputs_of(const SealedRecord& sealed) {
-  std::vector<MergeInput> inputs;
-  for (const StagedRecord& record : sealed.contributions) {
-    TensorMap tensors;
-    if (auto kept = staged_.extract(record.key)) {
-      tensors = std::move(kept.mapped());
-    } else {
-      TESSERA_ASSIGN(const Buffer bytes, store_->staged(record.digest));
-      TESSERA_ASSIGN(tensors,
-                     contribution_of(record.key, bytes, "staged contribution " + record.digest.hex()));
-    }
-    inputs.push_back({record.key.slot,
-                      std::move(tensors),
-                      {.staleness = sealed.version.value - record.key.version.value,
-                       .steps = static_cast<std::int64_t>(record.work.steps),
-                       .units = record.work.units}});
-    std::erase_if(staged_, [&](const auto& staged) {  // of attempts that were given up
-      const MergeKey& key = staged.first;
-      return key.slot == record.key.slot && key.fragment == sealed.fragment &&
-             key.version <= record.key.version;
-    });
-  }
-  return inputs;
-}
-
-Status Coordinator::perform(const action::Merge& merge) {
-  const SealedRecord& sealed = merge.sealed;
-  const Version version{sealed.version.value + 1};
-  const Instant begin = real_now();
-  TESSERA_ASSIGN(std::vector<MergeInput> inputs, inputs_of(sealed));
-  std::vector<TensorMap> moments;
-  for (MergeInput& input : inputs) moments.push_back(take_moments(input.pieces));
-  part("read", sealed.version, begin);
-  TensorMap base;
-  if (parts_.down.rounds()) {
-    for (const auto& [name, tensor] : fragment_parameters(sealed.fragment))
-      base.emplace(name, tensor.clone());
-  }
-  const MergeOutcome outcome = merger_.merge(sealed.fragment, version, inputs, theta_, outer_);
-  inputs.clear();
-  merge_moments(parts_.hand_over, version, moments, parts_.specs, outer_);
-  TensorMap update;
-  if (parts_.down.rounds()) update = round_update(sealed.fragment, base, outcome.uncovered_rows);
-  if (parts_.method->share() < 1) update = sparse_update_to(sealed.fragment, version);
-  const Instant merged_at = real_now();
-  // Slices whose turn comes later have no owner, and are not missed.
-  RowSet missed = outcome.uncovered_rows;
-  if (!missed.empty() && parts_.trained) missed = common_rows(missed, parts_.trained(sealed.version));
-
-  const TensorMap tensors = fragment_state(sealed.fragment);
-  Status saved;
-  Digest state;
-  Blob parameters;
-  const std::array<std::pair<const char*, std::function<void()>>, 3> duties{
-      {{"save", [&] { saved = store_->save_state(sealed.fragment, version, tensors); }},
-       {"encode", [&] { parameters = parameters_blob(sealed.fragment, version); }},
-       {"hash", [&] { state = state_digest(tensors); }}}};
-  std::array<Instant, duties.size()> began, ended;
-  parallel_for(duties.size(), parts_.merge.threads, [&](std::size_t i) {
-    began[i] = real_now();
-    duties[i].second();
-    ended[i] = real_now();
-  });
-  for (std::size_t i = 0; i < duties.size(); ++i) {
-    phases_[version].parts[std::string("commit_") + duties[i].first] += seconds(ended[i] - began[i]);
-  }
-  TESSERA_TRY(saved);
-  const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(update));
-  const Instant saved_at = real_now();
-  phases_[version].commit = seconds(saved_at - merged_at);
-  const std::clock_t used = std::clock();
-  phases_[version].parts["processor"] = static_cast<double>(used - used_) / CLOCKS_PER_SEC;
-  used_ = used;
-  phases_[version].step_by_slot.assign(state_.settings.slots(), 0);
-  for (const StagedRecord& record : sealed.contributions) {
-    if (record.work.steps == 0) continue;
-    phases_[version].step_by_slot[record.key.slot.value] =
-        record.work.compute_seconds / static_cast<double>(record.work.steps);
-  }
-  while (phases_.size() > 8) phases_.erase(phases_.begin());  // rows of older ones are written
-  feed(event::Merged{.fragment = sealed.fragment,
-                     .version = version,
-                     .state = state,
-                     .parameters = head.parameters,
-                     .uncovered = elements_in(missed, parts_.specs),
-                     .seconds = seconds(merged_at - begin),
-                     .fast = head.fast,
-                     .update = head.update,
-                     .outer = outcome.outer,
-                     .delta_norm = outcome.delta_norm});
-  return {};
-}
-
-/// Whether a staged file is still needed: equal contributions share one.
-bool Coordinator::is_wanted(const Digest& staged) const {
-  for (const FragmentLedger& fragment : state_.ledger.fragments) {
-    for (const StagedEntry& entry : fragment.staged) {
-      if (entry.record.digest == staged) return true;
-    }
-    if (!fragment.sealed) continue;
-    for (const StagedRecord& record : fragment.sealed->contributions) {
-      if (record.digest == staged) return true;
-    }
-  }
-  return false;
-}
-
 Status Coordinator::perform(const action::Checkpoint& checkpoint) {
   // Of a predecessor, and other fragments have gone on since: what it holds is as good a point to go back to.
   if (fragments_.size() > 1 && store_->has_checkpoint(checkpoint.version)) return {};
-  const Instant begin = real_now();
+  const Instant begin = real_time();
   RollbackRecord position;
   for (const FragmentLedger& fragment : state_.ledger.fragments)
     position.fragments.push_back({fragment.version, fragment.chain});
@@ -390,7 +277,7 @@ Status Coordinator::perform(const action::Checkpoint& checkpoint) {
     return {};
   }
   if (!state_.settings.any_version()) slot_states_.clear();
-  record_checkpoint(seconds(real_now() - begin), bytes_of(shards));
+  record_checkpoint(seconds(real_time() - begin), bytes_of(shards));
   return {};
 }
 

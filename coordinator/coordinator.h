@@ -3,6 +3,7 @@
 #pragma once
 #include <ctime>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -21,6 +22,11 @@
 
 namespace tessera {
 
+/// Of what is measured: the clock that decisions go by stands still in debug mode.
+inline Instant real_time() {
+  return std::chrono::steady_clock::now();
+}
+
 struct CoordinatorParts {
   CoordinatorSettings settings;  ///< job zero: that of the log, or a fresh one
   RunStoreSettings store;
@@ -31,6 +37,9 @@ struct CoordinatorParts {
   Wire up{}, down{};                       ///< contributions, and updates of published versions
   std::function<RowSet(Version)> trained;  ///< rows that some slot owns at a version; empty: all
   TensorMap initial;                       ///< parameters before training, F32 by name
+  /// Versions are saved while workers go on with them already. Needs what is staged to be as durable as what
+  /// is saved; changes no bit.
+  bool saves_later = false;
   std::string slots_folder;  ///< RUN/slots where workers share it; empty: slot states lie with the workers
   std::string host;  ///< this machine and pid namespace, as workers on it say in Hello; empty: unknown
   std::string unit = "units";
@@ -53,6 +62,8 @@ class Coordinator {
   /// How it ended; done() is true.
   const action::Finish& finish() const { return *finish_; }
   const State& state() const { return state_; }
+  /// The newest version is published and not yet known to be saved.
+  bool is_saving() const { return saving_.has_value(); }
 
  private:
   Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint, const Clock& clock,
@@ -62,6 +73,7 @@ class Coordinator {
   Status recover();
   Status check_same_run(const OpenRecord& record) const;
   Status load_committed(Ledger& ledger);
+  Status load_version(FragmentId fragment, Version version);
   Status ensure_slot_states(Ledger& ledger);
   Status roll_back(Ledger& ledger, const std::string& reason);
   Status reconcile_rows(const Ledger& ledger);
@@ -81,6 +93,19 @@ class Coordinator {
   void record_metrics(const CommitRecord& commit);
   void record_checkpoint(double took_seconds, double bytes);
   void update_gauges();
+
+  // Making versions (make_version.cpp).
+  struct Made {
+    MergeOutcome outcome;
+    TensorMap update;  ///< what is published instead of all parameters; empty: nothing
+  };
+  Result<Made> make_version(const SealedRecord& sealed);
+  Result<std::vector<MergeInput>> inputs_of(const SealedRecord& sealed);
+  Status make_again(const CommitRecord& commit);
+  void save_beside(FragmentId fragment, Version version, const TensorMap& tensors);
+  bool is_saved() const;
+  Status finish_saving();
+  Status discard(const std::vector<StagedRecord>& merged);
 
   // What blobs consist of (contents.cpp).
   /// Parameters and outer state of a fragment, by the names of pieces that its state digest is made over;
@@ -107,14 +132,12 @@ class Coordinator {
   std::optional<Buffer> older_slot_state(SlotId slot, Digest& digest) const;
   void keep_slot_state(SlotId slot, const Digest& digest, const Buffer& state);
   bool all_were_exact() const;
-  bool is_wanted(const Digest& staged) const;
   /// `update`: the tensors of an update on the newest published version; empty: there is none.
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, const Blob& parameters,
                           TensorMap update = {});
   /// The file of a version's parameters, and of the moments that it hands over.
   Blob parameters_blob(FragmentId fragment, Version version) const;
   TensorMap handed_over(FragmentId fragment, Version version) const;
-  Result<std::vector<MergeInput>> inputs_of(const SealedRecord& sealed);
   void part(const char* name, Version from, Instant begin);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;
 
@@ -151,6 +174,12 @@ class Coordinator {
   };
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
   std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
+  struct Saving {
+    Version version;
+    std::future<Result<double>> took;  ///< seconds
+    std::vector<StagedRecord> merged;  ///< what it was made of, until it is saved
+  };
+  std::optional<Saving> saving_;
   std::optional<action::Finish> finish_;
   Instant next_look_{};
   std::clock_t used_ = std::clock();  ///< processor time of the process at the last merge

@@ -134,6 +134,16 @@ bool Ledger::can_take_back(const StagedEntry& entry) const {
   return newest == slot(id).newest;
 }
 
+std::vector<Digest> Ledger::unmerged() const {
+  std::vector<Digest> digests;
+  for (const FragmentLedger& fragment : fragments) {
+    for (const StagedEntry& entry : fragment.staged) digests.push_back(entry.record.digest);
+    if (!fragment.sealed) continue;
+    for (const StagedRecord& record : fragment.sealed->contributions) digests.push_back(record.digest);
+  }
+  return digests;
+}
+
 void Ledger::apply(const Record& record) {
   std::visit(Apply{*this}, record);
 }

@@ -61,6 +61,8 @@ struct Ledger {
   /// Whether this staged contribution can be made again, should it be lost: nothing that the slot made after
   /// it is sealed or committed.
   bool can_take_back(const StagedEntry& entry) const;
+  /// Digests of the contributions that are acknowledged and not yet merged.
+  std::vector<Digest> unmerged() const;
   SlotLedger& slot(SlotId id) { return slots[id.value]; }
   const SlotLedger& slot(SlotId id) const { return slots[id.value]; }
   FragmentLedger& fragment(FragmentId id) { return fragments[id.value]; }

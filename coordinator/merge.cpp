@@ -1,6 +1,7 @@
 #include "coordinator/merge.h"
 
 #include <algorithm>
+#include <atomic>
 #include <charconv>
 #include <cmath>
 #include <deque>
@@ -120,8 +121,18 @@ std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec, Rows ran
   return brought;
 }
 
-Status check_piece(const std::string& name, const HostTensor& tensor,
-                   const std::vector<std::int64_t>& shape) {
+bool all_finite(std::span<const float> values, int threads) {
+  constexpr std::size_t block = std::size_t{1} << 18;
+  std::atomic<bool> finite = true;
+  parallel_for((values.size() + block - 1) / block, threads, [&](std::size_t i) {
+    const std::span<const float> part = values.subspan(i * block, std::min(block, values.size() - i * block));
+    if (!merge_kernels().finite(part.data(), part.size())) finite = false;
+  });
+  return finite;
+}
+
+Status check_piece(const std::string& name, const HostTensor& tensor, const std::vector<std::int64_t>& shape,
+                   int threads) {
   if (tensor.dtype != DType::f32) {
     return fail(ExitCode::failed, name, " is ", safetensors_name(tensor.dtype), ", expected F32");
   }
@@ -133,7 +144,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor,
   if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
     return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
   }
-  if (merge_kernels().finite(values.data(), values.size())) return {};
+  if (all_finite(values, threads)) return {};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
@@ -145,7 +156,8 @@ Status check_piece(const std::string& name, const HostTensor& tensor,
 
 }  // namespace
 
-Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs) {
+Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs,
+                int threads) {
   std::set<std::string> known;
   for (const ParamSpec& spec : specs) {
     auto ranges = expected.find(spec.name);
@@ -157,7 +169,7 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
       if (found == contribution.end()) return fail(ExitCode::failed, name, " is missing");
       std::vector<std::int64_t> shape = spec.shape;
       if (!shape.empty()) shape[0] = rows.count();
-      TESSERA_TRY(check_piece(name, found->second, shape));
+      TESSERA_TRY(check_piece(name, found->second, shape, threads));
     }
   }
   for (const auto& [name, tensor] : contribution) {
@@ -223,7 +235,7 @@ RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
 }
 
 Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const {
-  return tessera::validate(contribution, expected(fragment, owned), specs_);
+  return tessera::validate(contribution, expected(fragment, owned), specs_, settings_.threads);
 }
 
 MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
@@ -245,9 +257,9 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
           spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
       std::span<const float> start;
       if (from_start) start = floats_of(theta, spec.name, spec).subspan(offset_of(spec, range.begin), count);
-      SlotMean& mean =
-          means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
-                             spec.role == Role::weight ? settings_.average_over : 0, rest.first(count));
+      SlotMean& mean = means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
+                                          spec.role == Role::weight ? settings_.average_over : 0,
+                                          rest.first(count), momentum_of(spec, range, state));
       rest = rest.subspan(count);
       if (spec.role == Role::weight && method_->weighs()) {
         mean.fill([&](const Blended& into) { blend(*method_, spec, range, ordered, start, into); });
@@ -261,19 +273,28 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
 
   std::vector<Update> updates;
   MergeOutcome outcome;
-  double norm_squares = 0;
   for (const SlotMean& mean : means) {
     const std::string& name = mean.spec().name;
     if (mean.spec().role == Role::buffer) {
       store_buffer_mean(mean, floats_of(theta, name, mean.spec()));
       continue;
     }
-    norm_squares += mean.norm_squares();
     add_updates(mean, ordered, theta, state, updates, outcome);
   }
+  double norm_squares = 0;
+  for (const Update& update : updates) norm_squares += update.products->squares;
   outcome.delta_norm = std::sqrt(norm_squares);
   outcome.outer = method_->apply(version.value, updates);
   return outcome;
+}
+
+/// What a method that steps along the delta multiplies it with; empty where there is none.
+std::span<const float> Merger::momentum_of(const ParamSpec& spec, Rows range, TensorMap& state) const {
+  if (spec.role != Role::weight || method_->payload() == Payload::gradient) return {};
+  const std::vector<std::string> kinds = state_names(spec.name);
+  if (kinds.empty()) return {};
+  return floats_of(state, kinds[0] + "/" + spec.name, spec)
+      .subspan(offset_of(spec, range.begin), offset_of(spec, range.count()));
 }
 
 /// What the method is to apply of a parameter's mean, and what nobody contributed to.
@@ -297,7 +318,8 @@ void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInpu
                   .owners = contributions,
                   .cut = is_cut(spec.name),
                   .squares = mean.squares_of(rows),
-                  .threads = settings_.threads};
+                  .threads = settings_.threads,
+                  .products = mean.products_of(rows)};
     for (const std::string& kind : kinds) {
       update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));
     }

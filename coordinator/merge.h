@@ -51,8 +51,9 @@ struct MergeSettings {
 };
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
-/// names the tensor.
-Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs);
+/// names the tensor. `threads` share the work.
+Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs,
+                int threads = 1);
 
 /// Merges contributions with an outer method. Holds no state of its own; the caller owns parameters and outer
 /// state.
@@ -85,6 +86,7 @@ class Merger {
  private:
   void add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
                    TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const;
+  std::span<const float> momentum_of(const ParamSpec& spec, Rows range, TensorMap& state) const;
   bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }
   std::vector<std::string> state_names(const std::string& param) const;
 

@@ -115,26 +115,23 @@ Status Coordinator::recover() {
     ledger.apply(record);
   }
   parts_.settings.job = job;
+  state_.settings = parts_.settings;  // for merges that are made again
   store_->set_job(job);
   if (!store_->records().empty()) metrics_.add(metric::recoveries, 1, "coordinator");
   TESSERA_TRY(load_committed(ledger));
   TESSERA_TRY(ensure_slot_states(ledger));
 
   start_.epoch = store_->epoch();
-  std::vector<Digest> wanted;
   for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
     const FragmentLedger& fragment = ledger.fragments[f];
     const FragmentId id{static_cast<std::int32_t>(f)};
     start_.heads.push_back(
         offer_head(id, fragment.version, fragment.chain, parameters_blob(id, fragment.version)));
     for (const StagedEntry& entry : fragment.staged) {
-      wanted.push_back(entry.record.digest);
       if (!store_->staged(entry.record.digest).ok()) start_.missing.push_back(entry.record.digest);
     }
-    if (!fragment.sealed) continue;
-    for (const StagedRecord& record : fragment.sealed->contributions) wanted.push_back(record.digest);
   }
-  TESSERA_TRY(store_->discard_all_but(wanted));
+  TESSERA_TRY(store_->discard_all_but(ledger.unmerged()));
   TESSERA_TRY(reconcile_rows(ledger));
   state_ = State(parts_.settings, std::move(ledger));
   return {};
@@ -146,22 +143,14 @@ Status Coordinator::load_committed(Ledger& ledger) {
   for (std::size_t f = 0; f < ledger.fragments.size(); ++f) {
     const FragmentId fragment{static_cast<std::int32_t>(f)};
     const Version version = ledger.fragments[f].version;
-    if (version.value > 0) {
-      const Result<TensorMap> saved = store_->load_state(fragment, version);
-      if (!saved.ok()) return roll_back(ledger, saved.error().message);
+    if (const Status loaded = load_version(fragment, version); !loaded.ok()) {
       const CommitRecord* commit = commit_of(store_->records(), fragment, version);
-      if (!commit || state_digest(*saved) != commit->state) {
-        return roll_back(ledger, detail::describe("the saved state of version ", version,
-                                                  " does not have the committed hash"));
+      const Status made = commit ? make_again(*commit) : loaded;
+      if (!made.ok()) {
+        log_warning("version ", version, " cannot be made again: ", made.error().message);
+        return roll_back(ledger, loaded.error().message);
       }
-      for (const auto& [name, tensor] : *saved) {
-        const PieceRows piece = rows_of_piece(name, tensor.shape.empty() ? 1 : tensor.shape[0]);
-        std::optional<HostTensor> known = find_rows(theta_, piece.param, piece.rows);
-        if (!known) known = find_rows(outer_, piece.param, piece.rows);
-        TESSERA_CHECK(known && known->shape == tensor.shape && known->dtype == tensor.dtype,
-                      ": a committed state has an unknown tensor ", name);
-        std::ranges::copy(tensor.bytes(), known->buffer.bytes.begin());
-      }
+      log_info("version ", version, " was committed and not saved; made again");
     }
     if (!ledger.fragments[f].sealed) continue;
     for (const StagedRecord& record : ledger.fragments[f].sealed->contributions) {
@@ -180,6 +169,26 @@ Status Coordinator::ensure_slot_states(Ledger& ledger) {
     if (state.is_zero() || std::filesystem::exists(slot_state_file(parts_.slots_folder, {k}, state)))
       continue;
     return roll_back(ledger, detail::describe("the state of slot ", k, " is not in ", parts_.slots_folder));
+  }
+  return {};
+}
+
+/// Puts a committed version of a fragment into theta_ and outer_, which hold version 0 at first.
+Status Coordinator::load_version(FragmentId fragment, Version version) {
+  if (version.value == 0) return {};
+  TESSERA_ASSIGN(const TensorMap saved, store_->load_state(fragment, version));
+  const CommitRecord* commit = commit_of(store_->records(), fragment, version);
+  if (!commit || state_digest(saved) != commit->state) {
+    return fail(ExitCode::storage, "the saved state of version ", version,
+                " does not have the committed hash");
+  }
+  for (const auto& [name, tensor] : saved) {
+    const PieceRows piece = rows_of_piece(name, tensor.shape.empty() ? 1 : tensor.shape[0]);
+    std::optional<HostTensor> known = find_rows(theta_, piece.param, piece.rows);
+    if (!known) known = find_rows(outer_, piece.param, piece.rows);
+    TESSERA_CHECK(known && known->shape == tensor.shape && known->dtype == tensor.dtype,
+                  ": a committed state has an unknown tensor ", name);
+    std::ranges::copy(tensor.bytes(), known->buffer.bytes.begin());
   }
   return {};
 }

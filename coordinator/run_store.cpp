@@ -7,6 +7,7 @@
 #include "comm/hash.h"
 #include "comm/storage/files.h"
 #include "comm/storage/safetensors.h"
+#include "comm/transport/bulk_shared.h"
 #include "coordinator/record_codec.h"
 
 namespace tessera {
@@ -79,7 +80,19 @@ Path RunStore::staged_file(const Digest& digest) const {
   return settings_.run / "log" / "staged" / (digest.hex() + ".safetensors");
 }
 
-Status RunStore::stage(const Digest& digest, Bytes contribution) {
+Path RunStore::kept_file(const Digest& digest) const {
+  return settings_.shared / kept_name(digest);
+}
+
+bool RunStore::is_kept(const Digest& digest) const {
+  return !settings_.shared.empty() && disk().exists(kept_file(digest));
+}
+
+Status RunStore::stage(const Digest& digest, Bytes contribution, const Path& lies_in) {
+  if (settings_.durability == Durability::process && !settings_.shared.empty() && !lies_in.empty()) {
+    (void)disk().link(lies_in, kept_file(digest));
+    if (is_kept(digest)) return {};  // this one, or an equal one
+  }
   Path spare;
   if (!spares_.empty()) {
     spare = std::move(spares_.back());
@@ -89,22 +102,41 @@ Status RunStore::stage(const Digest& digest, Bytes contribution) {
 }
 
 Result<Buffer> RunStore::staged(const Digest& digest) const {
-  TESSERA_ASSIGN(Buffer bytes, read_file(staged_file(digest)));
-  if (digest_of(Bytes(bytes.bytes)) != digest) {
-    return fail(ExitCode::storage, staged_file(digest).string(),
-                " is damaged: it does not have the digest in its name");
-  }
-  return bytes;
+  const Path file = is_kept(digest) ? kept_file(digest) : staged_file(digest);
+  TESSERA_ASSIGN(Buffer bytes, read_file(file));
+  if (digest_of(Bytes(bytes.bytes)) == digest) return bytes;
+  return fail(ExitCode::storage, file.string(), " is damaged: it does not have the digest in its name");
 }
 
 Status RunStore::discard(const Digest& digest) {
+  if (is_kept(digest)) {
+    std::error_code unknown;
+    const auto size = std::filesystem::file_size(kept_file(digest), unknown);
+    if (!unknown) TESSERA_TRY(disk().rename(kept_file(digest), settings_.shared / spare_name(size)));
+  }
   const Path file = staged_file(digest), spare = tmp_name_for(file);
   if (disk().exists(file) && disk().rename(file, spare).ok()) spares_.push_back(spare);
   return {};
 }
 
+Status RunStore::settle(const std::vector<Digest>& staged) {
+  for (const Digest& digest : staged) {
+    if (!is_kept(digest)) continue;
+    TESSERA_ASSIGN(const Buffer bytes, this->staged(digest));
+    TESSERA_TRY(atomic_write(staged_file(digest), bytes.bytes, settings_.durability));
+    TESSERA_TRY(disk().remove(kept_file(digest)));
+  }
+  return {};
+}
+
 Status RunStore::discard_all_but(const std::vector<Digest>& wanted) {
-  TESSERA_ASSIGN(const auto entries, list_folder(settings_.run / "log" / "staged"));
+  TESSERA_ASSIGN(auto entries, list_folder(settings_.run / "log" / "staged"));
+  if (!settings_.shared.empty() && disk().exists(settings_.shared)) {
+    TESSERA_ASSIGN(const auto shared, list_folder(settings_.shared));
+    for (const FolderEntry& entry : shared) {
+      if (entry.name.starts_with(kept_prefix)) entries.push_back({entry.name.substr(kept_prefix.size())});
+    }
+  }
   for (const FolderEntry& entry : entries) {
     const auto digest = Bits128::from_hex(entry.name.substr(0, entry.name.find('.')));
     if (digest && std::find(wanted.begin(), wanted.end(), *digest) == wanted.end())

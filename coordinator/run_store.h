@@ -4,6 +4,7 @@
 //   log/*.log                    the merge log                     log/epoch-N        coordinators so far
 //   log/state-F-V.safetensors    parameters and outer state of fragment F at version V, the two newest
 //   log/staged/DIGEST.safetensors   contributions that are acknowledged
+//                                (or, where they came through shared memory: SHARED/kept-DIGEST)
 //   checkpoints/NNNNNNNN/        parameters, outer, slot-KK; the manifest holds the ledger's position
 #pragma once
 #include <map>
@@ -24,6 +25,7 @@ struct RunStoreSettings {
   Durability durability = Durability::process;
   std::size_t keep = 3;  ///< checkpoints
   Digest model;          ///< digest of the parameter specs: checkpoints of other models are refused
+  Path shared;           ///< folder of shared memory where contributions may stay; empty: none
 };
 
 class RunStore {
@@ -46,10 +48,14 @@ class RunStore {
   Status save_state(FragmentId fragment, Version version, const TensorMap& tensors);
   Result<TensorMap> load_state(FragmentId fragment, Version version) const;
 
-  Status stage(const Digest& digest, Bytes contribution);
+  /// `lies_in`: a file in shared memory that holds these bytes and that nobody changes any more, or empty.
+  /// What need not outlast the machine then stays there.
+  Status stage(const Digest& digest, Bytes contribution, const Path& lies_in = {});
   Result<Buffer> staged(const Digest& digest) const;
   /// Its file is used for a later one.
   Status discard(const Digest& digest);
+  /// Writes what stays in shared memory into the run directory: that memory is about to go.
+  Status settle(const std::vector<Digest>& staged);
   /// Nothing more will be staged.
   void remove_spares();
   /// Removes staged files that none of `wanted` names.
@@ -71,6 +77,8 @@ class RunStore {
   RunStore(RunStoreSettings settings, DirectoryLock lock, Epoch epoch, OpenedLog log);
   Path state_file(FragmentId fragment, Version version) const;
   Path staged_file(const Digest& digest) const;
+  Path kept_file(const Digest& digest) const;
+  bool is_kept(const Digest& digest) const;
 
   RunStoreSettings settings_;
   DirectoryLock lock_;

@@ -28,7 +28,8 @@ void divide_by(std::int32_t divisor, std::span<double> values) {
 }  // namespace
 
 SlotMean::SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
-                   std::span<const float> start, std::int32_t average_over, std::span<double> mean)
+                   std::span<const float> start, std::int32_t average_over, std::span<double> mean,
+                   std::span<const float> momentum)
     : spec_(spec),
       range_(range),
       width_(static_cast<std::size_t>(spec.row_size())),
@@ -37,16 +38,16 @@ SlotMean::SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<Br
       start_(start),
       average_over_(average_over),
       mean_(mean),
+      momentum_(momentum),
       owners_(static_cast<std::size_t>(range.count())),
       squares_(owners_.size()),
-      norms_((owners_.size() + static_cast<std::size_t>(block_rows_) - 1) /
-             static_cast<std::size_t>(block_rows_)) {}
+      products_(owners_.size()) {}
 
 void SlotMean::take(std::size_t block) {
   constexpr auto lanes = static_cast<std::int64_t>(MergeKernels::lanes);
   const Rows rows = rows_of(block);
   for (std::int64_t row = rows.begin; row < rows.end; row += lanes)
-    norms_[block] += take_group({row, std::min(row + lanes, rows.end)});
+    take_group({row, std::min(row + lanes, rows.end)});
 }
 
 Rows SlotMean::rows_of(std::size_t block) const {
@@ -54,9 +55,8 @@ Rows SlotMean::rows_of(std::size_t block) const {
   return {begin, std::min(begin + block_rows_, range_.count())};
 }
 
-/// A few rows, tile by tile: what all slots brought of a tile meets in the cache. Returns the squares of the
-/// mean.
-double SlotMean::take_group(Rows group) {
+/// A few rows, tile by tile: what all slots brought of a tile meets in the cache.
+void SlotMean::take_group(Rows group) {
   constexpr std::size_t lanes = MergeKernels::lanes, tile = MergeKernels::tile;
   const MergeKernels& kernels = merge_kernels();
   struct Part {
@@ -81,7 +81,6 @@ double SlotMean::take_group(Rows group) {
     }
   }
   double square[lanes][tile];
-  double norm = 0;
   for (std::size_t column = 0; column < width_; column += tile) {
     const std::size_t columns = std::min(tile, width_ - column);
     for (Part& part : parts) {
@@ -92,25 +91,33 @@ double SlotMean::take_group(Rows group) {
       }
       kernels.total(square, part.rows, columns, part.squares);
     }
-    for (auto row = static_cast<std::size_t>(group.begin); row < static_cast<std::size_t>(group.end); ++row) {
-      if (owners_[row] == 0) continue;
-      const std::span<double> values = mean_.subspan(row * width_ + column, columns);
-      divide_by(average_over_ > 0 ? average_over_ : owners_[row], values);
-      norm += kernels.norm_squares(values.data(), values.size());
+    for (std::int64_t row = group.begin; row < group.end; ++row) {
+      const auto r = static_cast<std::size_t>(row);
+      if (owners_[r] == 0) continue;
+      divide_by(average_over_ > 0 ? average_over_ : owners_[r], mean_.subspan(r * width_ + column, columns));
+      multiply(row, column, columns);
     }
   }
   for (const Part& part : parts) {
     for (std::size_t r = 0; r < part.rows; ++r) squares_[part.row + r] += part.squares[r];
   }
-  return norm;
+}
+
+void SlotMean::multiply(std::int64_t row, std::size_t column, std::size_t columns) {
+  const std::size_t offset = static_cast<std::size_t>(row) * width_ + column;
+  double sums[3] = {};
+  merge_kernels().products(mean_.data() + offset, momentum_.empty() ? nullptr : momentum_.data() + offset,
+                           columns, sums);
+  DeltaProducts& products = products_[static_cast<std::size_t>(row)];
+  products.squares += sums[0];
+  products.with_momentum += sums[1];
+  products.momentum_squares += sums[2];
 }
 
 void SlotMean::measure(std::size_t block) {
   const Rows rows = rows_of(block);
   for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    if (owners_[static_cast<std::size_t>(row)] == 0) continue;
-    const std::span<double> values = mean_.subspan(static_cast<std::size_t>(row) * width_, width_);
-    norms_[block] += merge_kernels().norm_squares(values.data(), values.size());
+    if (owners_[static_cast<std::size_t>(row)] > 0) multiply(row, 0, width_);
   }
 }
 
@@ -126,9 +133,14 @@ std::span<double> SlotMean::mean_of(Rows rows) const {
                        static_cast<std::size_t>(rows.count()) * width_);
 }
 
-double SlotMean::norm_squares() const {
-  double total = 0;
-  for (const double norm : norms_) total += norm;
+DeltaProducts SlotMean::products_of(Rows rows) const {
+  DeltaProducts total;
+  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
+    const DeltaProducts& products = products_[static_cast<std::size_t>(row - range_.begin)];
+    total.squares += products.squares;
+    total.with_momentum += products.with_momentum;
+    total.momentum_squares += products.momentum_squares;
+  }
   return total;
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/params.h"
 #include "coordinator/blend.h"
+#include "optim/outer.h"
 
 namespace tessera {
 
@@ -21,13 +22,18 @@ class SlotMean {
  public:
   /// `brought`: by every slot, in slot order, all within `range`. `start`: what differences are formed from,
   /// start - value; empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners
-  /// that brought a row. `mean` is written where there are owners. Both are of the range's rows; `spec` and
-  /// the spans must outlive the object.
+  /// that brought a row. `mean` is written where there are owners. `momentum`: what lies beside the mean and
+  /// is multiplied with it for products_of(); may be empty. All are of the range's rows; `spec` and the spans
+  /// must outlive the object.
   SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
-           std::span<const float> start, std::int32_t average_over, std::span<double> mean);
+           std::span<const float> start, std::int32_t average_over, std::span<double> mean,
+           std::span<const float> momentum = {});
   const ParamSpec& spec() const { return spec_; }
 
-  std::size_t blocks() const { return norms_.size(); }
+  std::size_t blocks() const {
+    return (owners_.size() + static_cast<std::size_t>(block_rows_) - 1) /
+           static_cast<std::size_t>(block_rows_);
+  }
   /// Each block once, from any thread.
   void take(std::size_t block);
 
@@ -52,12 +58,12 @@ class SlotMean {
   }
   /// Of all contributions' differences in these rows, squared.
   double squares_of(Rows rows) const;
-  /// Of the mean, squared.
-  double norm_squares() const;
+  DeltaProducts products_of(Rows rows) const;
 
  private:
   Rows rows_of(std::size_t block) const;  ///< as all that follows, counted from the range's first
-  double take_group(Rows group);
+  void take_group(Rows group);
+  void multiply(std::int64_t row, std::size_t column, std::size_t columns);
   void measure(std::size_t block);
 
   const ParamSpec& spec_;
@@ -68,9 +74,10 @@ class SlotMean {
   std::span<const float> start_;
   std::int32_t average_over_;
   std::span<double> mean_;
-  std::vector<std::int32_t> owners_;  ///< m per row
-  std::vector<double> squares_;       ///< of all contributions' differences, per row
-  std::vector<double> norms_;         ///< of the mean, squared, per block
+  std::span<const float> momentum_;
+  std::vector<std::int32_t> owners_;     ///< m per row
+  std::vector<double> squares_;          ///< of all contributions' differences, per row
+  std::vector<DeltaProducts> products_;  ///< per row that has owners
 };
 
 }  // namespace tessera

@@ -8,6 +8,7 @@
 #include "base/numerics.h"
 #include "base/parallel.h"
 #include "comm/hash.h"
+#include "comm/transport/bulk_shared.h"
 #include "comm/transport/zmq_endpoint.h"
 #include "launch/commands.h"
 #include "launch/coordinator_role.h"
@@ -20,11 +21,15 @@
 namespace tessera {
 namespace {
 
+std::string shared_folders_of_this_user() {
+  return "/dev/shm/tessera-" + std::to_string(getuid()) + "-";
+}
+
 /// Shared memory for bulk data on this host, one folder per run directory so that a restarted coordinator
 /// finds it again.
 std::string shared_folder_of(const RunDirectory& run) {
   const std::string path = std::filesystem::absolute(run.path()).lexically_normal().string();
-  return "/dev/shm/tessera-" + std::to_string(getuid()) + "-" + digest_of(path).hex().substr(0, 16);
+  return shared_folders_of_this_user() + digest_of(path).hex().substr(0, 16);
 }
 
 /// Opens the sockets, where the predecessor's were if they are still known, so that workers need not look
@@ -54,13 +59,15 @@ constexpr int merge_threads = 8;  // at most: merges are bound by memory, which 
 int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
   const std::string shared = shared_folder_of(run);
+  remove_deserted_folders(shared_folders_of_this_user());
   auto endpoint = open_endpoint(run, recipe, shared);
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role = CoordinatorRole::make(run, recipe,
-                                    {**endpoint, clock, static_cast<std::int32_t>(recipe.workers),
-                                     shares_slots, std::min(merge_threads, hardware_threads())});
+  auto role =
+      CoordinatorRole::make(run, recipe,
+                            {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots,
+                             std::min(merge_threads, hardware_threads()), true, shared});
   if (!role.ok()) {
     return report(role.error());
   }
@@ -88,7 +95,7 @@ int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   if ((*role)->exit_code() != static_cast<int>(ExitCode::fenced)) {  // else they are the successor's by now
     std::error_code ignored;
     std::filesystem::remove(run.endpoints(), ignored);
-    std::filesystem::remove_all(shared, ignored);
+    remove_shared_folder(shared, (*role)->exit_code() != 0);
   }
   if ((*role)->exit_code() != 0) std::fprintf(stderr, "tessera coordinator: %s\n", (*role)->reason().c_str());
   return (*role)->exit_code();

@@ -63,7 +63,8 @@ class LiveRole final : public CoordinatorRole {
         .store = {.run = run.path(),
                   .durability = recipe.durability == "machine" ? Durability::machine : Durability::process,
                   .keep = static_cast<std::size_t>(recipe.checkpoint.keep),
-                  .model = model_digest(model.specs)},
+                  .model = model_digest(model.specs),
+                  .shared = surroundings.shared_folder},
         .specs = model.specs,
         .method = method,
         .merge = std::move(merge),
@@ -72,6 +73,7 @@ class LiveRole final : public CoordinatorRole {
         .down = assemble_down(recipe),
         .trained = [schedule = model.schedule](Version version) { return schedule.trained(version); },
         .initial = initial_parameters(*model.family, static_cast<std::uint64_t>(recipe.seed)),
+        .saves_later = surroundings.saves_later && recipe.durability == "process",
         .slots_folder = surroundings.shares_slots ? run.slots() : std::string(),
         .host = machine_id(),
         .unit = data.source->unit()};

@@ -7,6 +7,7 @@
 
 #include "base/ids.h"
 #include "base/text.h"
+#include "comm/transport/bulk_shared.h"
 #include "launch/progress.h"
 #include "launch/signals.h"
 
@@ -94,8 +95,7 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
     while (auto row = options.owns_run ? tail.next() : std::nullopt) printer.print(*row, clock.now());
     if (code) {
       // A coordinator that was killed could not clean up after itself.
-      std::error_code ignored;
-      if (shared_folder.starts_with("/dev/shm/tessera-")) std::filesystem::remove_all(shared_folder, ignored);
+      if (shared_folder.starts_with("/dev/shm/tessera-")) remove_shared_folder(shared_folder, *code != 0);
       return *code;
     }
     if (signals.received() > stops) {

@@ -74,11 +74,12 @@ class Adam final : public OuterRule {
 
 }  // namespace
 
-void restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates) {
-  if (every <= 0 || version <= 1 || (version - 1) % every != 0) return;
+bool restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates) {
+  if (every <= 0 || version <= 1 || (version - 1) % every != 0) return false;
   for (const Update& update : updates) {
     for (const std::span<float>& state : update.state) std::ranges::fill(state, 0.0f);
   }
+  return true;
 }
 
 void decay_weights(double amount, const Update& update) {

@@ -55,6 +55,13 @@ struct Due {
   std::vector<std::int32_t> push;   ///< fragments to contribute after this step
 };
 
+/// Sums over coordinates of a merged delta d and the momentum b that lies beside it.
+struct DeltaProducts {
+  double squares = 0;           ///< d d
+  double with_momentum = 0;     ///< d b
+  double momentum_squares = 0;  ///< b b
+};
+
 /// The merged delta (or gradient) of rows `rows` of one parameter, and what it is applied to. Only rows with
 /// at least one contribution appear, so what nobody trained keeps parameter and state.
 struct Update {
@@ -67,13 +74,15 @@ struct Update {
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
   int threads = 1;     ///< that may share the work on it; changes no bit
+  /// Of delta and state[0], where they were formed with the delta; none: whoever needs them does.
+  std::optional<DeltaProducts> products{};
 };
 /// rule.apply() on all of an update.
 void apply_rule(const OuterRule& rule, double lr, const Update& update);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
-/// `version` is made.
-void restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates);
+/// `version` is made. Returns whether it did.
+bool restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates);
 /// theta -= amount theta, where weight decay applies to the parameter.
 void decay_weights(double amount, const Update& update);
 

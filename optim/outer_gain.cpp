@@ -22,16 +22,9 @@ double reach(std::int32_t slices) {
   return std::max(1.0, 1.3 * together(slices));
 }
 
-/// Products of a merged delta d and the momentum b that lies beside it.
-struct Products {
-  double squares = 0;           ///< d d
-  double with_momentum = 0;     ///< d b
-  double momentum_squares = 0;  ///< b b
-};
-
 /// Lane by lane: a sum that waits for itself at every addition takes several times as long. `momentum` may be
 /// empty.
-Products products_of(std::span<const double> delta, std::span<const float> momentum) {
+DeltaProducts products_of(std::span<const double> delta, std::span<const float> momentum) {
   constexpr std::size_t lanes = 8;
   double squares[lanes] = {}, with_momentum[lanes] = {}, momentum_squares[lanes] = {};
   const auto add = [&](std::size_t i, std::size_t lane) {
@@ -50,18 +43,18 @@ Products products_of(std::span<const double> delta, std::span<const float> momen
 }
 
 /// By blocks of a fixed size, which are added up in order: the bits do not depend on the number of threads.
-Products products_of(const Update& update) {
+DeltaProducts products_of(const Update& update) {
   constexpr std::size_t block = 65536;  // elements
   const std::size_t size = update.delta.size();
-  std::vector<Products> blocks((size + block - 1) / block);
+  std::vector<DeltaProducts> blocks((size + block - 1) / block);
   parallel_for(blocks.size(), update.threads, [&](std::size_t i) {
     const std::size_t begin = i * block, count = std::min(block, size - begin);
     std::span<const float> momentum;
     if (!update.state.empty()) momentum = update.state[0].subspan(begin, count);
     blocks[i] = products_of(update.delta.subspan(begin, count), momentum);
   });
-  Products all;
-  for (const Products& part : blocks) {
+  DeltaProducts all;
+  for (const DeltaProducts& part : blocks) {
     all.squares += part.squares;
     all.with_momentum += part.with_momentum;
     all.momentum_squares += part.momentum_squares;
@@ -76,11 +69,13 @@ struct Sums {
   double pairs = 0;                          ///< m - 1
   double with_momentum = 0, momentum_squares = 0;
 
-  void add(const Update& update) {
-    const Products products = products_of(update);
+  void add(const Update& update, bool without_momentum) {
+    const DeltaProducts products = update.products ? *update.products : products_of(update);
     mean_squares += products.squares;
-    with_momentum += products.with_momentum;
-    momentum_squares += products.momentum_squares;
+    if (!without_momentum) {
+      with_momentum += products.with_momentum;
+      momentum_squares += products.momentum_squares;
+    }
     if (update.owners > 1) {
       sum_squares += update.owners * update.owners * products.squares;
       slot_squares += update.squares;
@@ -91,12 +86,12 @@ struct Sums {
 
 }  // namespace
 
-OuterSignals signals_of(std::span<const Update> updates) {
+OuterSignals signals_of(std::span<const Update> updates, bool without_momentum) {
   Sums shared;
   double cut_elements = 0, cut_owners = 0;
   for (const Update& update : updates) {
     if (!update.cut) {
-      shared.add(update);
+      shared.add(update, without_momentum);
       continue;
     }
     const auto count = static_cast<double>(update.delta.size());

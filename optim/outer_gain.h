@@ -17,7 +17,8 @@ struct OuterSignals {
   double carried = 0;  ///< the momentum's part along the merged delta, in lengths of the delta; at least 0
   double cut_owners = 1;  ///< contributions behind a cut coordinate, mean by elements
 };
-OuterSignals signals_of(std::span<const Update> updates);
+/// `without_momentum`: it has just been zeroed, whatever the updates' products say.
+OuterSignals signals_of(std::span<const Update> updates, bool without_momentum = false);
 
 /// The rate of shared coordinates with this momentum: the whole step, momentum included, goes along the
 /// merged delta as far as plain averaging would at a fixed rate.

@@ -332,13 +332,13 @@ Result<worker_event::Contributed> Worker::contribute(SlotRun& run, const worker_
       part.merge(run.moments_of(moment, moving, replica_->params().specs()));
     }
     contributed.parts.push_back(
-        {known.fragment, endpoint_.offer(Blob(encode_safetensors(
-                             part, {}, [this](std::size_t size) { return endpoint_.allocate(size); })))});
+        {known.fragment, endpoint_.offer(safetensors_blob(
+                             part, [this](std::size_t size) { return endpoint_.allocate(size); }))});
   }
   const TensorMap view = view_after(run, action.progress);
   const TensorMap state = run.state(action.progress, view, bases_of(run, view));
   contributed.slot_state = state_digest(state);
-  const Blob encoded(encode_safetensors(state));
+  const Blob encoded = safetensors_blob(state);
   TESSERA_TRY(store_->save(action.slot, contributed.slot_state, encoded.bytes(), parts_->durability));
   if (action.save_state) contributed.slot_state_blob = endpoint_.offer(encoded);
   run.work.encode_seconds = seconds(clock_.now() - begin);

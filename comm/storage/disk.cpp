@@ -7,26 +7,11 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/descriptor.h"
 #include "comm/storage/file_system.h"
 
 namespace tessera {
 namespace {
-
-/// Closes a descriptor on every way out.
-class Descriptor {
- public:
-  explicit Descriptor(int fd) : fd_(fd) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  int get() const { return fd_; }
-  bool ok() const { return fd_ >= 0; }
-
- private:
-  int fd_;
-};
 
 Status write_all(int fd, Bytes bytes, const Path& path) {
   while (!bytes.empty()) {
@@ -63,6 +48,11 @@ class Disk final : public FileSystem {
 
   Status rename(const Path& from, const Path& to) override {
     if (::rename(from.c_str(), to.c_str()) != 0) return storage_error("cannot rename to", to, errno);
+    return {};
+  }
+
+  Status link(const Path& from, const Path& to) override {
+    if (::link(from.c_str(), to.c_str()) != 0) return storage_error("cannot link", to, errno);
     return {};
   }
 

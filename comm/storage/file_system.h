@@ -52,6 +52,11 @@ class FileSystem {
     return write_new(path, parts, durability);
   }
   virtual Status rename(const Path& from, const Path& to) = 0;
+  /// Gives a file another name besides the one it has, in the same file system; one of that name must not
+  /// exist.
+  virtual Status link(const Path& /*from*/, const Path& to) {
+    return fail(ExitCode::storage, "cannot link ", to.string(), ": not in this file system");
+  }
   /// Makes the names in a folder durable.
   virtual Status sync_folder(const Path& folder) = 0;
   /// Creates a folder (0700) and what is missing above it; one that exists is fine.

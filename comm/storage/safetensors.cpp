@@ -134,6 +134,27 @@ HostTensor tensor_at(const Entry& entry, const Buffer& file, MutableBytes data) 
   return {entry.dtype, entry.shape, aligned ? Buffer{file.keep, bytes} : Buffer::copy_of(bytes)};
 }
 
+/// The parts one after the other in one buffer. `seen(bytes)` is called for all of it in order, while the
+/// bytes are still in the cache.
+template <class Seen>
+Buffer joined(const std::vector<Buffer>& parts, const std::function<Buffer(std::size_t)>& allocate,
+              const Seen& seen) {
+  constexpr std::size_t at_once = 128 << 10;
+  std::size_t size = 0;
+  for (const Buffer& part : parts) size += part.bytes.size();
+  Buffer file = allocate(size);
+  std::size_t at = 0;
+  for (const Buffer& part : parts) {
+    for (std::size_t done = 0; done < part.bytes.size(); done += at_once) {
+      const Bytes from = part.bytes.subspan(done, std::min(at_once, part.bytes.size() - done));
+      std::memcpy(file.bytes.data() + at, from.data(), from.size());
+      seen(Bytes(file.bytes).subspan(at, from.size()));
+      at += from.size();
+    }
+  }
+  return file;
+}
+
 }  // namespace
 
 bool is_tensor_name(std::string_view name) {
@@ -179,16 +200,15 @@ std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
 
 Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata,
                           const std::function<Buffer(std::size_t)>& allocate) {
-  const std::vector<Buffer> parts = safetensors_parts(tensors, metadata);
-  std::size_t size = 0;
-  for (const Buffer& part : parts) size += part.bytes.size();
-  Buffer file = allocate(size);
-  std::byte* to = file.bytes.data();
-  for (const Buffer& part : parts) {
-    if (!part.bytes.empty()) std::memcpy(to, part.bytes.data(), part.bytes.size());
-    to += part.bytes.size();
-  }
-  return file;
+  return joined(safetensors_parts(tensors, metadata), allocate, [](Bytes) {});
+}
+
+Blob safetensors_blob(const TensorMap& tensors, const std::function<Buffer(std::size_t)>& allocate) {
+  Hasher hasher;
+  Blob blob;
+  blob.buffer = joined(safetensors_parts(tensors), allocate, [&](Bytes bytes) { hasher.add(bytes); });
+  blob.digest = hasher.digest();
+  return blob;
 }
 
 Result<SafetensorsFile> decode_safetensors(Buffer file, std::string_view where) {

@@ -11,9 +11,8 @@ namespace {
 
 constexpr std::uint64_t window_chunks =
     128;  // how far requests run ahead of the first gap: bounds work per arrival
-constexpr std::uint64_t mapped_chunks_a_turn = 32;  // copied and hashed per work(): about a millisecond
-constexpr std::size_t step = 128 << 10;  // of that, at once: what was copied is hashed in the cache
-constexpr int bad_chunks_allowed = 16;   // a peer that only lies is left before it costs much
+constexpr std::uint64_t held_chunks_a_turn = 32;  // hashed per work(): less than a millisecond
+constexpr int bad_chunks_allowed = 16;            // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -32,8 +31,8 @@ void BulkFetcher::fetch(PeerId from, const BlobRef& ref, Instant now) {
   if (!ref.path.empty() && shared_ != nullptr) {
     if (!shared_->is_path_of(ref)) {
       counters_.drop(drop::shared_path);
-    } else if (Result<Buffer> mapped = shared_->map(ref); mapped.ok()) {
-      fetch->mapped = *std::move(mapped);
+    } else if (Result<Buffer> held = shared_->hold(ref); held.ok()) {
+      fetch->held = *std::move(held);
     }
   }
   finish_if_whole(fetch, now);
@@ -53,7 +52,7 @@ BulkFetcher::Fetches::iterator BulkFetcher::find(const Digest& digest) {
 
 void BulkFetcher::restart(Fetch& fetch, Instant now) {
   fetch.buffer = {};
-  fetch.mapped = {};
+  fetch.held = {};
   fetch.hasher.emplace();
   fetch.verified = fetch.next = 0;
   fetch.asked.clear(), fetch.again.clear(), fetch.arrived.clear();
@@ -121,21 +120,22 @@ void BulkFetcher::verify_arrived(Fetch& fetch) {
   }
 }
 
-/// The file is its writer's and may change, so what counts are copies of its bytes.
-void BulkFetcher::copy_mapped(Fetches::iterator fetch, Instant now) {
-  if (fetch->buffer.keep == nullptr) fetch->buffer = pool_.take(fetch->ref.size);
-  const Bytes from = fetch->mapped.bytes;
-  const MutableBytes to = fetch->buffer.bytes;
-  const std::size_t end = std::min<std::size_t>(
-      from.size(), (fetch->verified + mapped_chunks_a_turn) * static_cast<std::size_t>(chunk_bytes));
-  for (std::size_t at = fetch->verified * chunk_bytes; at < end; at += step) {
-    const std::size_t count = std::min(step, end - at);
-    std::memcpy(to.data() + at, from.data() + at, count);
-    fetch->hasher->add(to.subspan(at, count));
+/// Held files are hashed where they lie, side by side.
+void BulkFetcher::verify_held(Instant now) {
+  std::vector<Fetches::iterator> held;
+  for (auto fetch = fetches_.begin(); fetch != fetches_.end(); ++fetch) {
+    if (fetch->held.keep) held.push_back(fetch);
   }
-  fetch->verified = std::min(fetch->chunks(), fetch->verified + mapped_chunks_a_turn);
-  fetch->progress = now;
-  finish_if_whole(fetch, now);
+  parallel_for(held.size(), options_.threads, [&](std::size_t i) {
+    Fetch& fetch = *held[i];
+    const std::uint64_t end = std::min(fetch.chunks(), fetch.verified + held_chunks_a_turn);
+    const std::size_t from = fetch.verified * chunk_bytes;
+    fetch.hasher->add(Bytes(fetch.held.bytes)
+                          .subspan(from, std::min<std::size_t>(fetch.ref.size, end * chunk_bytes) - from));
+    fetch.verified = end;
+    fetch.progress = now;
+  });
+  for (const auto fetch : held) finish_if_whole(fetch, now);
 }
 
 void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant now) {
@@ -152,14 +152,14 @@ void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant 
 bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
   if (fetch->verified < fetch->chunks()) return false;
   if (fetch->hasher->digest() == fetch->ref.digest) {
-    if (fetch->mapped.keep) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
+    if (fetch->held.keep) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
     Blob blob;
-    blob.buffer = fetch->buffer;
+    blob.buffer = fetch->held.keep ? fetch->held : fetch->buffer;
     blob.digest = fetch->ref.digest;
     end(fetch, std::move(blob));
   } else {
     counters_.drop(drop::digest);
-    if (fetch->mapped.keep && fetch->ref.size > 0)
+    if (fetch->held.keep)
       restart(*fetch, now);  // the file is not what it says: have the bytes from the peer itself
     else
       next_source(fetch,
@@ -215,13 +215,10 @@ void BulkFetcher::ask_chunks(Fetch& fetch, Instant now, const Ask& ask) {
 }
 
 void BulkFetcher::work(Instant now, const Ask& ask) {
-  bool copied = false;  // one after the other: whoever waits for the first goes on while the second is copied
+  verify_held(now);
   for (auto next = fetches_.begin(); next != fetches_.end();) {
     const auto fetch = next++;  // whatever follows may end it
-    if (fetch->mapped.keep) {
-      if (!std::exchange(copied, true)) copy_mapped(fetch, now);
-      continue;
-    }
+    if (fetch->held.keep) continue;
     if (now - fetch->progress >= options_.give_up) {
       next_source(fetch,
                   fail(ExitCode::failed, "blob ", fetch->ref.digest, ": nothing came from peer ",
@@ -244,9 +241,9 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
 std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
-    const Instant due = fetch.mapped.keep ? now
-                        : fetch.blocked   ? now + soon
-                                          : std::min(fetch.retry_at, fetch.progress + options_.give_up);
+    const Instant due = fetch.held.keep ? now
+                        : fetch.blocked ? now + soon
+                                        : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;
   }
   return next;

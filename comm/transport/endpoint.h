@@ -57,6 +57,9 @@ class Endpoint {
   /// Starts to fetch a blob; ends in exactly one BlobArrived. A second fetch of the same digest joins the
   /// first.
   virtual void fetch(PeerId from, const BlobRef& ref) = 0;
+  /// The shared-memory file that a fetched blob lies in, for who wants it to outlast this process: a link to
+  /// it is enough, while the blob is held. Empty: it lies in memory.
+  virtual std::string file_of(const Blob& /*fetched*/) const { return {}; }
   virtual TransportCounters counters() const = 0;
 };
 

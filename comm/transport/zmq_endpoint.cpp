@@ -86,6 +86,9 @@ void ZmqEndpoint::fetch(PeerId from, const BlobRef& ref) {
   const bool first = parts_->fetching.insert(ref.digest).second;
   parts_->loop.post([=](ZmqLoop& loop) { first ? loop.fetch(from, ref) : loop.join(from, ref.digest); });
 }
+std::string ZmqEndpoint::file_of(const Blob& fetched) const {
+  return parts_->shared == nullptr ? std::string() : parts_->shared->path_of(fetched.buffer);
+}
 TransportCounters ZmqEndpoint::counters() const {
   return parts_->loop.counters().read();
 }

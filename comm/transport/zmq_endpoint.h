@@ -48,6 +48,7 @@ class ZmqEndpoint final : public Endpoint {
   BlobRef offer(const Blob& blob) override;
   void withdraw(const Digest& digest) override;
   void fetch(PeerId from, const BlobRef& ref) override;
+  std::string file_of(const Blob& fetched) const override;
   TransportCounters counters() const override;
 
   /// Where it listens (coordinator) or connects to (worker): "tcp://127.0.0.1:4711".

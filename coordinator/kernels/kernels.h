@@ -16,7 +16,9 @@ struct MergeKernels {
   /// before, so the rows are added up side by side.
   void (*total)(const double (*squares)[tile], std::size_t rows, std::size_t count, double* total);
   void (*scale)(double* values, std::size_t count, double factor);
-  double (*norm_squares)(const double* values, std::size_t count);
+  /// Adds the sums of d d, d b and b b to sums[0..2], lane by lane: a sum that waits for itself at every
+  /// addition takes several times as long. `momentum` may be null: zeros.
+  void (*products)(const double* delta, const float* momentum, std::size_t count, double* sums);
   bool (*finite)(const float* values, std::size_t count);
 };
 

@@ -51,14 +51,35 @@ void scale(double* values, std::size_t count, double factor) {
   for (std::size_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
-double norm_squares(const double* values, std::size_t count) {
-  double sums[8] = {};
+double total(const double* lanes) {
+  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
+}
+
+template <bool has_momentum>
+void products_with(const double* __restrict delta, const float* __restrict momentum, std::size_t count,
+                   double* __restrict sums) {
+  constexpr std::size_t lanes = 8;
+  double dd[lanes] = {}, db[lanes] = {}, bb[lanes] = {};
+  const auto add = [&](std::size_t i, std::size_t lane) {
+    const double d = delta[i];
+    dd[lane] += d * d;
+    if constexpr (has_momentum) {
+      const double b = static_cast<double>(momentum[i]);
+      db[lane] += d * b;
+      bb[lane] += b * b;
+    }
+  };
   std::size_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (std::size_t k = 0; k < 8; ++k) sums[k] += values[i + k] * values[i + k];
+  for (; i + lanes <= count; i += lanes) {
+    for (std::size_t lane = 0; lane < lanes; ++lane) add(i + lane, lane);
   }
-  for (; i < count; ++i) sums[0] += values[i] * values[i];
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  for (; i < count; ++i) add(i, 0);
+  sums[0] += total(dd), sums[1] += total(db), sums[2] += total(bb);
+}
+
+void products(const double* delta, const float* momentum, std::size_t count, double* sums) {
+  momentum == nullptr ? products_with<false>(delta, nullptr, count, sums)
+                      : products_with<true>(delta, momentum, count, sums);
 }
 
 /// Infinities and NaNs are those whose exponent is all ones.
@@ -78,6 +99,6 @@ bool finite(const float* values, std::size_t count) {
 #define TESSERA_TABLE(name) TESSERA_JOIN(merge_kernels_, name)
 extern const MergeKernels TESSERA_TABLE(TESSERA_SIMD);
 const MergeKernels TESSERA_TABLE(TESSERA_SIMD) = {
-    .add = add, .total = total, .scale = scale, .norm_squares = norm_squares, .finite = finite};
+    .add = add, .total = total, .scale = scale, .products = products, .finite = finite};
 
 }  // namespace tessera

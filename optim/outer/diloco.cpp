@@ -40,8 +40,8 @@ class DiLoCo final : public OuterMethod {
   std::vector<std::string> cut_state_names() const override { return cut_rule_->state_names(); }
 
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
-    restart_state(restart_every_, version, updates);
-    const OuterSignals signals = signals_of(updates);
+    const bool without_momentum = restart_state(restart_every_, version, updates);
+    const OuterSignals signals = signals_of(updates, without_momentum);
     const OuterReport report{
         .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum, slices_) : shared_.lr,
         .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_, slices_) : cut_.lr,

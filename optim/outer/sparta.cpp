@@ -97,6 +97,7 @@ class Sparta final : public OuterMethod {
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     if (!has_diloco()) return mean_->apply(version, updates);
     std::vector<Update> steps(updates.begin(), updates.end());
+    for (Update& step : steps) step.products.reset();  // of another delta, beside another momentum
     if (!is_full(version)) {
       for (Update& step : steps) {
         for (std::size_t i = 0; i < step.delta.size(); ++i) {

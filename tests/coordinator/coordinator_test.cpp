@@ -53,6 +53,26 @@ TEST(Coordinator, DiesAfterAnyPumpAndComesBackWithTheSameHashes) {
   }
 }
 
+TEST(Coordinator, AVersionThatWasPublishedAndNotSavedIsMadeAgain) {
+  int lost = 0;
+  for (std::uint64_t seed = 0; seed < 12; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    KeyedRandom random(seed);
+    RigOptions options;
+    options.keeps_fast = seed % 2 == 1;
+    ScratchFolder folder, quiet;
+    Rig undisturbed(2, quiet.path(), options);
+    ASSERT_TRUE(undisturbed.finish());
+    options.saves_later = true;
+    Rig rig(2, folder.path(), options);
+    ASSERT_TRUE(rig.finish_while_the_coordinator_dies(random));
+    EXPECT_EQ(rig.story(), undisturbed.story());
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path() / "log" / "staged"));
+    lost += rig.lost;
+  }
+  EXPECT_GE(lost, 6);
+}
+
 TEST(Coordinator, WorkersDieAndTheirSlotsAreRunAgainWithTheSameHashes) {
   for (std::uint64_t seed = 0; seed < 10; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));

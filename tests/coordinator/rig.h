@@ -20,7 +20,8 @@ struct RigOptions {
   bool keeps_fast = false;
   std::int64_t rotate_every = 0;
   Wire up{}, down{};
-  Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
+  bool saves_later = false;  ///< and whoever dies while it saves has not saved
+  Mode mode = Mode::exact;   ///< drop: every worker has room for its share alone, half the slots are a quorum
 };
 
 class Rig {
@@ -58,6 +59,7 @@ class Rig {
     parts.merge = {.cut = schedule.at({0}).cut_params(),
                    .keeps_fast = options_.keeps_fast,
                    .brings_changes = options_.up.rounds()};
+    parts.saves_later = options_.saves_later;
     parts.up = options_.up;
     parts.down = options_.down;
     parts.settings.fast_for_all = fast_for_all();
@@ -119,9 +121,19 @@ class Rig {
       pump();
       if (!random.chance(0.1) || coordinator->done()) continue;
       ++deaths;
+      lose_what_is_being_saved();
       if (!open().ok()) return false;
     }
     return finish();
+  }
+  void lose_what_is_being_saved() {
+    if (!coordinator->is_saving()) return;
+    const Version version = coordinator->state().version({0});
+    coordinator.reset();
+    char name[64];
+    std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version.value));
+    EXPECT_TRUE(std::filesystem::remove(folder_ / "log" / name));
+    ++lost;
   }
   std::vector<nlohmann::json> rows() const {
     std::vector<nlohmann::json> rows;
@@ -144,6 +156,7 @@ class Rig {
   ManualClock clock;
   Metrics metrics;
   std::unique_ptr<Coordinator> coordinator;
+  int lost = 0;  ///< versions that were published and not saved when the coordinator died
   std::vector<std::unique_ptr<ToyWorker>> workers;
 
  private:

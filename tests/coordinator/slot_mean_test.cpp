@@ -76,10 +76,13 @@ TEST(SlotMean, HasTheBitsOfPlainLoopsInSlotOrder) {
     const Case made = random_case(random, rows, width);
     SCOPED_TRACE(testing::Message() << "seed " << seed << ", round " << round);
     std::vector<double> mean(static_cast<std::size_t>(rows * width), NAN);
-    SlotMean taken(made.spec, {0, rows}, made.pieces(), made.start, made.average_over, mean);
+    std::vector<float> momentum(round % 3 == 0 ? 0 : static_cast<std::size_t>(rows * width));
+    for (float& value : momentum) value = static_cast<float>(random.uniform() - 0.5);
+    SlotMean taken(made.spec, {0, rows}, made.pieces(), made.start, made.average_over, mean, momentum);
     parallel_for(taken.blocks(), 1 + round % 4, [&](std::size_t block) { taken.take(block); });
 
-    double norm = 0;
+    DeltaProducts expected_products;
+    double absolute = 0;  // of the terms of d b, which cancel
     std::vector<std::int32_t> owners(static_cast<std::size_t>(rows));
     for (std::int64_t row = 0; row < rows; ++row) {
       std::vector<double> sum(static_cast<std::size_t>(width));
@@ -105,12 +108,21 @@ TEST(SlotMean, HasTheBitsOfPlainLoopsInSlotOrder) {
       for (std::int64_t i = 0; i < width; ++i) {
         const double expected =
             sum[static_cast<std::size_t>(i)] / (made.average_over > 0 ? made.average_over : m);
-        norm += expected * expected;
+        const auto at = static_cast<std::size_t>(row * width + i);
+        const double b = momentum.empty() ? 0.0 : static_cast<double>(momentum[at]);
+        expected_products.squares += expected * expected;
+        expected_products.with_momentum += expected * b;
+        expected_products.momentum_squares += b * b;
+        absolute += std::abs(expected * b);
         ASSERT_TRUE(equal_bits(mean[static_cast<std::size_t>(row * width + i)], expected))
             << "row " << row << ", column " << i;
       }
     }
-    EXPECT_NEAR(taken.norm_squares(), norm, 1e-12 * norm);
+    const DeltaProducts products = taken.products_of({0, rows});
+    EXPECT_NEAR(products.squares, expected_products.squares, 1e-12 * expected_products.squares);
+    EXPECT_NEAR(products.with_momentum, expected_products.with_momentum, 1e-12 * absolute);
+    EXPECT_NEAR(products.momentum_squares, expected_products.momentum_squares,
+                1e-12 * expected_products.momentum_squares);
     taken.for_each_run([&](Rows run, std::int32_t m) {
       for (std::int64_t row = run.begin; row < run.end; ++row)
         EXPECT_EQ(owners[static_cast<std::size_t>(row)], m);

@@ -44,13 +44,18 @@ TEST_P(WireOfARun, TheNumberOfWorkersAndTheDeathOfAnyChangeNoBit) {
   for (std::uint64_t seed = 0; seed < 3; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));
     KeyedRandom random(seed);
-    ScratchFolder first, second;
+    ScratchFolder first, second, third;
     Rig rig(2, first.path(), options());
     ASSERT_TRUE(rig.finish_while_workers_die(random));
     EXPECT_EQ(rig.story(), story);
     Rig other(3, second.path(), options());
     ASSERT_TRUE(other.finish_while_the_coordinator_dies(random));
     EXPECT_EQ(other.story(), story);
+    RigOptions later = options();
+    later.saves_later = true;
+    Rig losing(2, third.path(), later);
+    ASSERT_TRUE(losing.finish_while_the_coordinator_dies(random));
+    EXPECT_EQ(losing.story(), story);
   }
 }
 
