@@ -67,6 +67,7 @@ TEST(Coordinator, AVersionThatWasPublishedAndNotSavedIsMadeAgain) {
     Rig rig(2, folder.path(), options);
     ASSERT_TRUE(rig.finish_while_the_coordinator_dies(random));
     EXPECT_EQ(rig.story(), undisturbed.story());
+    EXPECT_EQ(rig.metrics.value(metric::recoveries, "resume"), 0) << "no roll-back";
     EXPECT_TRUE(std::filesystem::is_empty(folder.path() / "log" / "staged"));
     lost += rig.lost;
   }

@@ -56,6 +56,7 @@ TEST_P(WireOfARun, TheNumberOfWorkersAndTheDeathOfAnyChangeNoBit) {
     Rig losing(2, third.path(), later);
     ASSERT_TRUE(losing.finish_while_the_coordinator_dies(random));
     EXPECT_EQ(losing.story(), story);
+    EXPECT_EQ(losing.metrics.value(metric::recoveries, "resume"), 0) << "made again, without a roll-back";
   }
 }
 

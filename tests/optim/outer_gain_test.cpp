@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "tests/optim/chosen_method.h"
 
 namespace tessera {
 namespace {
@@ -48,6 +49,29 @@ TEST(OuterGain, SignalsAreTheCosinesThatTheySay) {
     EXPECT_NEAR(signals.persistence, dot(m, mean) / std::sqrt(dot(m, m) * dot(mean, mean)), 1e-9);
     EXPECT_NEAR(signals.carried, dot(m, mean) / dot(mean, mean), 1e-9);
   }
+}
+
+TEST(OuterGain, ProductsThatCameWithADeltaAreTakenAndThoseOfAnotherAreNot) {
+  const ParamSpec spec{"w", {2}};
+  const std::vector<double> delta{3, -1};
+  std::vector<float> theta{0, 0}, momentum{2, 5}, drift{1, 1};
+  const DeltaProducts right{.squares = 10, .with_momentum = 1, .momentum_squares = 29};
+  const DeltaProducts wrong{.squares = 1, .with_momentum = 1, .momentum_squares = 1};
+  Update update{.spec = &spec, .rows = {0, 2}, .theta = theta, .delta = delta, .state = {momentum}};
+  const double persistence = 1 / std::sqrt(290.0);
+  for (const auto& [products, expected] :
+       {std::pair{std::optional<DeltaProducts>(), persistence}, {right, persistence}, {wrong, 1.0}}) {
+    update.products = products;
+    EXPECT_DOUBLE_EQ(signals_of(std::span(&update, 1)).persistence, expected);
+    EXPECT_EQ(signals_of(std::span(&update, 1), true).persistence, 0) << "it begins anew";
+  }
+  // sparta steps along another delta (the drift is in it) than the merged one.
+  const auto sparta = chosen_method("sparta", {.numbers = {{"share", 0.5}, {"diloco_every", 2}}},
+                                    {.specs = {spec}, .lr = 0.5, .momentum = 0.9});
+  update.state = {momentum, drift};
+  update.products = right;
+  // Without its drift of 1 the delta is (2, -2).
+  EXPECT_DOUBLE_EQ(sparta->apply(2, std::span(&update, 1)).persistence, -6 / std::sqrt(29.0 * 8));
 }
 
 TEST(OuterGain, TheWholeStepAlongTheMergedDeltaIsTheSameWithAnyMomentum) {
