@@ -90,7 +90,8 @@ const MetricInfo merge_part_seconds{
     "tessera_merge_part_seconds",
     Type::histogram,
     "Seconds of the coordinator's parts of a merge: contributions checked and staged (of all slots), read "
-    "(where a predecessor staged them); the new version saved, encoded and hashed, which run side by side; "
+    "(where a predecessor staged them); the new version encoded and hashed, side by side, and the one before "
+    "saved, while workers went on with it; "
     "and processor time of the whole process since the merge before.",
     "part",
     {"validate", "stage", "read", "commit_save", "commit_encode", "commit_hash", "processor"}};
