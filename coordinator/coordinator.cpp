@@ -63,10 +63,10 @@ void Coordinator::drain(const std::string& reason) {
 }
 
 void Coordinator::pump(Instant wait_until) {
-  if (!done() && is_saved()) {
-    if (const Status saved = finish_saving(); !saved.ok()) return fail_with(saved.error());
-  }
-  const Instant until = std::min(wait_until, wake_at(state_));
+  if (done()) return;
+  if (const Status saved = go_on_saving(); !saved.ok()) return fail_with(saved.error());
+  Instant until = std::min(wait_until, wake_at(state_));
+  if (saving_ && !saving_->took.valid()) until = std::min(until, saving_->due);
   for (auto arrival = endpoint_.receive(until); arrival && !done(); arrival = endpoint_.receive(Instant{}))
     take(*arrival);
   if (done()) return;

@@ -102,8 +102,9 @@ class Coordinator {
   Result<Made> make_version(const SealedRecord& sealed);
   Result<std::vector<MergeInput>> inputs_of(const SealedRecord& sealed);
   Status make_again(const CommitRecord& commit);
-  void save_beside(FragmentId fragment, Version version, const TensorMap& tensors);
-  bool is_saved() const;
+  void save_later(FragmentId fragment, Version version, TensorMap tensors, Duration made_in);
+  void start_saving();
+  Status go_on_saving();
   Status finish_saving();
   Status discard(const std::vector<StagedRecord>& merged);
 
@@ -175,7 +176,10 @@ class Coordinator {
   std::map<Version, PhaseSeconds> phases_;  ///< of the merges of this process, by the version they made
   std::map<std::pair<FragmentId, Version>, std::vector<Digest>> offered_;
   struct Saving {
+    FragmentId fragment;
     Version version;
+    TensorMap tensors;                 ///< sharing memory with theta_ and outer_
+    Instant due;                       ///< to begin
     std::future<Result<double>> took;  ///< seconds
     std::vector<StagedRecord> merged;  ///< what it was made of, until it is saved
   };

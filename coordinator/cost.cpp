@@ -202,8 +202,9 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
   // What nobody trains is kept, but never merged.
+  report.accumulator_bytes = settings.stores_deltas ? kDouble * report.parameters : 0;
   report.coordinator_bytes =
-      kDouble * report.parameters + kFloat * stored_elements(specs) + outer_state_bytes(cut, specs, settings);
+      report.accumulator_bytes + kFloat * stored_elements(specs) + outer_state_bytes(cut, specs, settings);
   report.notes = plan.notes;
   note_uneven_owners(plan, report);
   return report;

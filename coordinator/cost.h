@@ -23,6 +23,8 @@ struct CostSettings {
   double slot_states = 0;
   /// fp32 tensors that the coordinator keeps of a parameter beside itself (Nesterov: the momentum).
   std::function<double(const ParamSpec&, bool cut)> outer_states = [](const ParamSpec&, bool) { return 1.0; };
+  bool stores_deltas =
+      true;  ///< merges keep the deltas of all parameters at once (OuterMethod::needs_deltas)
   /// Slots step, and so keep moments and a start copy of what they train; else the coordinator does.
   bool steps_locally = true;
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces
@@ -75,7 +77,8 @@ struct CostReport {
   TotalCost total, total_diloco, total_data_parallel;
   double mean_share = 1;           ///< trainable share, mean over the slots
   double mean_peak = 0;            ///< SlotCost::peak, mean over the slots
-  double coordinator_bytes = 0;    ///< parameters 4P, fp64 accumulator 8P, and CostSettings::outer_states
+  double accumulator_bytes = 0;    ///< of the coordinator: fp64 deltas 8P, where the method stores them
+  double coordinator_bytes = 0;    ///< parameters 4P, the accumulator, and CostSettings::outer_states
   std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
 
   // Shares in [0, 1] of what a run without the cut would need.

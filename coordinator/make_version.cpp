@@ -86,7 +86,7 @@ Status Coordinator::perform(const action::Merge& merge) {
   for (std::size_t i = 0; i < duties.size(); ++i)
     phases_[version].parts[std::string("commit_") + duties[i].first] += took[i];
   TESSERA_TRY(saved);
-  if (parts_.saves_later) save_beside(sealed.fragment, version, tensors);
+  if (parts_.saves_later) save_later(sealed.fragment, version, tensors, real_time() - begin);
   const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(made.update));
   phases_[version].commit = seconds(real_time() - merged_at);
   const std::clock_t used = std::clock();
@@ -113,23 +113,35 @@ Status Coordinator::perform(const action::Merge& merge) {
 }
 
 /// A version is published as soon as its commit is logged: until it is saved, the contributions that it was
-/// made of and the version before are there, which is all that make_again() needs.
-void Coordinator::save_beside(FragmentId fragment, Version version, const TensorMap& tensors) {
-  saving_.emplace();
-  saving_->version = version;
-  saving_->took = do_beside([store = store_.get(), fragment, version, tensors]() -> Result<double> {
+/// made of and the version before are there, which is all that make_again() needs. Saving begins when workers
+/// have had about the time that they need to adopt the version, and the cores.
+void Coordinator::save_later(FragmentId fragment, Version version, TensorMap tensors, Duration made_in) {
+  saving_.emplace(Saving{fragment, version, std::move(tensors), clock_.now() + made_in, {}, {}});
+}
+
+void Coordinator::start_saving() {
+  saving_->took = do_beside([store = store_.get(), fragment = saving_->fragment, version = saving_->version,
+                             tensors = saving_->tensors]() -> Result<double> {
     const Instant begin = real_time();
     TESSERA_TRY(store->save_state(fragment, version, tensors));
     return seconds(real_time() - begin);
   });
 }
 
-bool Coordinator::is_saved() const {
-  return saving_ && saving_->took.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+/// What is due of saving; never waits.
+Status Coordinator::go_on_saving() {
+  if (!saving_) return {};
+  if (!saving_->took.valid()) {
+    if (clock_.now() >= saving_->due) start_saving();
+    return {};
+  }
+  const bool saved = saving_->took.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
+  return saved ? finish_saving() : Status();
 }
 
 Status Coordinator::finish_saving() {
   if (!saving_) return {};
+  if (!saving_->took.valid()) start_saving();
   Saving saving = std::move(*saving_);
   saving_.reset();
   TESSERA_ASSIGN(const double took, saving.took.get());

@@ -178,6 +178,10 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
   return {};
 }
 
+bool stores_deltas(const OuterMethod& method, const MergeSettings& settings) {
+  return method.needs_deltas() || method.weighs() || settings.keeps_fast;
+}
+
 Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method,
                MergeSettings settings)
     : specs_(std::move(specs)),
@@ -242,27 +246,35 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
                            TensorMap& theta, TensorMap& state) const {
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
   const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
-  // Of the whole fragment: a method sees all of it at once.
-  const auto elements = static_cast<std::size_t>(elements_in(rows, specs_));
-  const Buffer memory = scratch_.take(elements * sizeof(double));
-  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), elements);
+  // Where a method reads deltas, all of them lie there at once.
+  const bool stores = stores_deltas(*method_, settings_);
+  std::size_t stored = 0;
+  for (const ParamSpec& spec : specs_) {
+    const auto ranges = rows.find(spec.name);
+    if (ranges == rows.end() || !(stores || spec.role == Role::buffer)) continue;
+    for (const Rows& range : ranges->second) stored += offset_of(spec, range.count());
+  }
+  const Buffer memory = scratch_.take(stored * sizeof(double));
+  std::span<double> rest(reinterpret_cast<double*>(memory.bytes.data()), stored);
   std::deque<SlotMean> means;  // of the fragment's ranges, parameters in the order of the specs
   std::vector<std::pair<SlotMean*, std::size_t>> blocks;
   for (const ParamSpec& spec : specs_) {
     const auto ranges = rows.find(spec.name);
     if (ranges == rows.end()) continue;
+    const bool is_weight = spec.role == Role::weight;
     for (const Rows& range : ranges->second) {
       const std::size_t count = offset_of(spec, range.count());
       const bool from_start =
-          spec.role == Role::weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
+          is_weight && method_->payload() == Payload::theta_end && !settings_.brings_changes;
       std::span<const float> start;
       if (from_start) start = floats_of(theta, spec.name, spec).subspan(offset_of(spec, range.begin), count);
-      SlotMean& mean = means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
-                                          spec.role == Role::weight ? settings_.average_over : 0,
-                                          rest.first(count), momentum_of(spec, range, state));
-      rest = rest.subspan(count);
-      if (spec.role == Role::weight && method_->weighs()) {
-        mean.fill([&](const Blended& into) { blend(*method_, spec, range, ordered, start, into); });
+      const std::span<double> into = rest.first(stores || !is_weight ? count : 0);
+      rest = rest.subspan(into.size());
+      SlotMean& mean =
+          means.emplace_back(spec, range, brought_of(spec, range, ordered), start,
+                             is_weight ? settings_.average_over : 0, into, momentum_of(spec, range, state));
+      if (is_weight && method_->weighs()) {
+        mean.fill([&](const Blended& blended) { blend(*method_, spec, range, ordered, start, blended); });
         continue;
       }
       for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
@@ -313,13 +325,14 @@ void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInpu
     Update update{.spec = &spec,
                   .rows = rows,
                   .theta = floats_of(theta, spec.name, spec).subspan(begin, count),
-                  .delta = mean.mean_of(rows),
+                  .delta = mean.is_stored() ? mean.mean_of(rows) : std::span<double>(),
                   .state = {},
                   .owners = contributions,
                   .cut = is_cut(spec.name),
                   .squares = mean.squares_of(rows),
                   .threads = settings_.threads,
-                  .products = mean.products_of(rows)};
+                  .products = mean.products_of(rows),
+                  .maker = mean.is_stored() ? nullptr : mean.maker_of(rows)};
     for (const std::string& kind : kinds) {
       update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));
     }

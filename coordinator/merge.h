@@ -50,6 +50,9 @@ struct MergeSettings {
   int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 
+/// Whether a merge keeps the deltas of all parameters at once, in fp64.
+bool stores_deltas(const OuterMethod& method, const MergeSettings& settings);
+
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
 /// names the tensor. `threads` share the work.
 Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs,
@@ -79,7 +82,7 @@ class Merger {
   /// what initial_state() made. Per coordinate: the mean over the inputs that hold it, m[i] of them, in slot
   /// order; where m[i] = 0 nothing moves. A buffer becomes the plain mean of its contributions. The inputs
   /// come in any order, have passed validate(), and at most one per slot. Needs 8 bytes per parameter of the
-  /// fragment besides its arguments, however many inputs there are.
+  /// fragment besides its arguments if stores_deltas(), however many inputs there are, else next to nothing.
   MergeOutcome merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                      TensorMap& theta, TensorMap& state) const;
 

@@ -1,6 +1,5 @@
 #include "coordinator/slot_mean.h"
 
-#include <algorithm>
 #include <bit>
 
 #include "coordinator/kernels/kernels.h"
@@ -8,22 +7,9 @@
 namespace tessera {
 namespace {
 
-constexpr std::size_t block_elements = 32768;  // 256 KiB of sums
-/// Whole groups of lanes, so that few rows are added up alone.
-std::int64_t block_rows(std::size_t width) {
-  const std::size_t groups = block_elements / std::max<std::size_t>(1, width) / MergeKernels::lanes;
-  return static_cast<std::int64_t>(std::max<std::size_t>(1, groups) * MergeKernels::lanes);
-}
-
-void divide_by(std::int32_t divisor, std::span<double> values) {
-  if (divisor < 2) return;                                         // dividing by one changes nothing
-  if (std::has_single_bit(static_cast<std::uint32_t>(divisor))) {  // the same bits, several times as fast
-    const double factor = 1.0 / divisor;
-    merge_kernels().scale(values.data(), values.size(), factor);
-  } else {
-    for (double& value : values) value /= divisor;
-  }
-}
+// Of which all that slots brought, and its sums, lie in the nearest cache.
+constexpr std::size_t tile_elements = 1024;
+constexpr std::int64_t tiles_a_block = 32;
 
 }  // namespace
 
@@ -33,7 +19,9 @@ SlotMean::SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<Br
     : spec_(spec),
       range_(range),
       width_(static_cast<std::size_t>(spec.row_size())),
-      block_rows_(block_rows(width_)),
+      tile_rows_(static_cast<std::int64_t>(
+          std::max<std::size_t>(1, tile_elements / std::max<std::size_t>(1, width_)))),
+      block_rows_(tiles_a_block * tile_rows_),
       brought_(std::move(brought)),
       start_(start),
       average_over_(average_over),
@@ -43,82 +31,120 @@ SlotMean::SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<Br
       squares_(owners_.size()),
       products_(owners_.size()) {}
 
-void SlotMean::take(std::size_t block) {
-  constexpr auto lanes = static_cast<std::int64_t>(MergeKernels::lanes);
-  const Rows rows = rows_of(block);
-  for (std::int64_t row = rows.begin; row < rows.end; row += lanes)
-    take_group({row, std::min(row + lanes, rows.end)});
+std::size_t SlotMean::blocks_in(std::int64_t rows) const {
+  return static_cast<std::size_t>((rows + block_rows_ - 1) / block_rows_);
 }
 
-Rows SlotMean::rows_of(std::size_t block) const {
-  const std::int64_t begin = static_cast<std::int64_t>(block) * block_rows_;
-  return {begin, std::min(begin + block_rows_, range_.count())};
-}
-
-/// A few rows, tile by tile: what all slots brought of a tile meets in the cache.
-void SlotMean::take_group(Rows group) {
-  constexpr std::size_t lanes = MergeKernels::lanes, tile = MergeKernels::tile;
-  const MergeKernels& kernels = merge_kernels();
-  struct Part {
-    std::size_t row, rows;  ///< first one, and how many
-    const float* values;
-    bool first[lanes];  ///< nobody before brought this row
-    double squares[lanes];
-  };
+/// What the slots bring of some rows, in slot order.
+std::vector<SlotMean::Part> SlotMean::parts_in(Rows rows) const {
   std::vector<Part> parts;
   for (const std::vector<BroughtRows>& slot : brought_) {
     for (const BroughtRows& piece : slot) {
       const Rows here{piece.rows.begin - range_.begin, piece.rows.end - range_.begin};
-      const Rows common{std::max(group.begin, here.begin), std::min(group.end, here.end)};
+      const Rows common{std::max(rows.begin, here.begin), std::min(rows.end, here.end)};
       if (common.count() <= 0) continue;
-      Part& part = parts.emplace_back();
-      part = {.row = static_cast<std::size_t>(common.begin),
-              .rows = static_cast<std::size_t>(common.count()),
-              .values = piece.values.data() + static_cast<std::size_t>(common.begin - here.begin) * width_,
-              .first = {},
-              .squares = {}};
-      for (std::size_t r = 0; r < part.rows; ++r) part.first[r] = owners_[part.row + r]++ == 0;
+      parts.push_back(
+          {common, piece.values.data() + static_cast<std::size_t>(common.begin - here.begin) * width_});
     }
   }
-  double square[lanes][tile];
-  for (std::size_t column = 0; column < width_; column += tile) {
-    const std::size_t columns = std::min(tile, width_ - column);
-    for (Part& part : parts) {
-      for (std::size_t r = 0; r < part.rows; ++r) {
-        const std::size_t offset = (part.row + r) * width_ + column;
-        kernels.add(start_.empty() ? nullptr : start_.data() + offset, part.values + r * width_ + column,
-                    part.first[r], mean_.data() + offset, square[r], columns);
-      }
-      kernels.total(square, part.rows, columns, part.squares);
-    }
-    for (std::int64_t row = group.begin; row < group.end; ++row) {
-      const auto r = static_cast<std::size_t>(row);
-      if (owners_[r] == 0) continue;
-      divide_by(average_over_ > 0 ? average_over_ : owners_[r], mean_.subspan(r * width_ + column, columns));
-      multiply(row, column, columns);
-    }
+  return parts;
+}
+
+/// Calls visit(tile) for pieces of these rows that are whole rows, or a part of one.
+template <class Visit>
+void SlotMean::for_each_tile(Rows rows, Visit visit) const {
+  for (std::int64_t row = rows.begin; row < rows.end; row += tile_rows_) {
+    const Rows some{row, std::min(row + tile_rows_, rows.end)};
+    for (std::size_t column = 0; column < width_; column += tile_elements)
+      visit(Tile{some, column, std::min(tile_elements, width_ - column)});
   }
+}
+
+/// Sums of what was brought of a tile, whose rows lie `stride` apart in `sums`; counts the owners of its
+/// rows, and adds to the squares of what they brought, unless that is null.
+void SlotMean::sum_up(const Tile& tile, const std::vector<Part>& parts, std::span<double> sums,
+                      std::size_t stride, std::span<std::int32_t> owners, double* squares) const {
+  std::ranges::fill(owners, 0);
   for (const Part& part : parts) {
-    for (std::size_t r = 0; r < part.rows; ++r) squares_[part.row + r] += part.squares[r];
+    const std::int64_t end = std::min(part.rows.end, tile.rows.end);
+    for (std::int64_t row = std::max(part.rows.begin, tile.rows.begin); row < end; ++row) {
+      const auto at = static_cast<std::size_t>(row - tile.rows.begin);
+      const std::size_t offset = static_cast<std::size_t>(row) * width_ + tile.column;
+      const float* const values =
+          part.values + static_cast<std::size_t>(row - part.rows.begin) * width_ + tile.column;
+      const double brought = merge_kernels().add(start_.empty() ? nullptr : start_.data() + offset, values,
+                                                 owners[at]++ == 0, sums.data() + at * stride, tile.columns);
+      if (squares != nullptr) squares[at] += brought;
+    }
   }
 }
 
-void SlotMean::multiply(std::int64_t row, std::size_t column, std::size_t columns) {
-  const std::size_t offset = static_cast<std::size_t>(row) * width_ + column;
+void SlotMean::divide(std::int32_t owners, std::span<double> sums) const {
+  const std::int32_t divisor = average_over_ > 0 ? average_over_ : owners;
+  if (divisor < 2) return;                                         // dividing by one changes nothing
+  if (std::has_single_bit(static_cast<std::uint32_t>(divisor))) {  // the same bits, several times as fast
+    merge_kernels().scale(sums.data(), sums.size(), 1.0 / divisor);
+  } else {
+    for (double& sum : sums) sum /= divisor;
+  }
+}
+
+void SlotMean::multiply(std::size_t row, std::size_t column, std::span<const double> mean) {
   double sums[3] = {};
-  merge_kernels().products(mean_.data() + offset, momentum_.empty() ? nullptr : momentum_.data() + offset,
-                           columns, sums);
-  DeltaProducts& products = products_[static_cast<std::size_t>(row)];
-  products.squares += sums[0];
-  products.with_momentum += sums[1];
-  products.momentum_squares += sums[2];
+  merge_kernels().products(
+      mean.data(), momentum_.empty() ? nullptr : momentum_.data() + row * width_ + column, mean.size(), sums);
+  products_[row].squares += sums[0];
+  products_[row].with_momentum += sums[1];
+  products_[row].momentum_squares += sums[2];
 }
 
-void SlotMean::measure(std::size_t block) {
-  const Rows rows = rows_of(block);
-  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    if (owners_[static_cast<std::size_t>(row)] > 0) multiply(row, 0, width_);
+void SlotMean::take(std::size_t block) {
+  const std::int64_t begin = static_cast<std::int64_t>(block) * block_rows_;
+  const Rows rows{begin, std::min(begin + block_rows_, range_.count())};
+  const std::vector<Part> parts = parts_in(rows);
+  std::vector<double> elsewhere(is_stored() ? 0 : tile_elements);
+  for_each_tile(rows, [&](const Tile& tile) {
+    const auto first = static_cast<std::size_t>(tile.rows.begin);
+    const std::span<std::int32_t> owners =
+        std::span(owners_).subspan(first, static_cast<std::size_t>(tile.rows.count()));
+    const std::size_t stride = is_stored() ? width_ : tile.columns;
+    const std::span<double> sums = is_stored() ? mean_.subspan(first * width_ + tile.column) : elsewhere;
+    sum_up(tile, parts, sums, stride, owners, squares_.data() + first);
+    for (std::size_t at = 0; at < owners.size(); ++at) {
+      if (owners[at] == 0) continue;
+      const std::span<double> row = sums.subspan(at * stride, tile.columns);
+      divide(owners[at], row);
+      multiply(first + at, tile.column, row);
+    }
+  });
+}
+
+class SlotMean::Maker final : public DeltaMaker {
+ public:
+  Maker(const SlotMean& mean, Rows rows) : mean_(mean), rows_(rows) {}
+  std::size_t blocks() const override { return mean_.blocks_in(rows_.count()); }
+  void make(std::size_t block, const Use& use) const override {
+    const std::int64_t begin = rows_.begin + static_cast<std::int64_t>(block) * mean_.block_rows_;
+    const Rows rows{begin, std::min(begin + mean_.block_rows_, rows_.end)};
+    const std::vector<Part> parts = mean_.parts_in(rows);
+    std::vector<double> sums(tile_elements);
+    std::vector<std::int32_t> owners;
+    mean_.for_each_tile(rows, [&](const Tile& tile) {
+      owners.resize(static_cast<std::size_t>(tile.rows.count()));
+      mean_.sum_up(tile, parts, sums, tile.columns, owners, nullptr);
+      const std::span<double> delta = std::span(sums).first(owners.size() * tile.columns);
+      mean_.divide(owners[0], delta);
+      use(static_cast<std::size_t>(tile.rows.begin - rows_.begin) * mean_.width_ + tile.column, delta);
+    });
   }
+
+ private:
+  const SlotMean& mean_;
+  Rows rows_;
+};
+
+std::shared_ptr<const DeltaMaker> SlotMean::maker_of(Rows rows) const {
+  return std::make_shared<Maker>(*this, Rows{rows.begin - range_.begin, rows.end - range_.begin});
 }
 
 double SlotMean::squares_of(Rows rows) const {

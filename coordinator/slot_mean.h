@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -22,31 +23,33 @@ class SlotMean {
  public:
   /// `brought`: by every slot, in slot order, all within `range`. `start`: what differences are formed from,
   /// start - value; empty: the values themselves are averaged. `average_over`: the divisor, 0 for the owners
-  /// that brought a row. `mean` is written where there are owners. `momentum`: what lies beside the mean and
-  /// is multiplied with it for products_of(); may be empty. All are of the range's rows; `spec` and the spans
-  /// must outlive the object.
+  /// that brought a row. `mean` is written where there are owners; empty: only what is said of it is kept,
+  /// and it is made again by maker_of(). `momentum`: what lies beside the mean and is multiplied with it for
+  /// products_of(); may be empty. All are of the range's rows; `spec` and the spans must outlive the object.
   SlotMean(const ParamSpec& spec, Rows range, std::vector<std::vector<BroughtRows>> brought,
            std::span<const float> start, std::int32_t average_over, std::span<double> mean,
            std::span<const float> momentum = {});
   const ParamSpec& spec() const { return spec_; }
+  bool is_stored() const { return !mean_.empty(); }
 
-  std::size_t blocks() const {
-    return (owners_.size() + static_cast<std::size_t>(block_rows_) - 1) /
-           static_cast<std::size_t>(block_rows_);
-  }
+  std::size_t blocks() const { return blocks_in(range_.count()); }
   /// Each block once, from any thread.
   void take(std::size_t block);
 
-  /// Instead of taking blocks: another way to make one of many. `make(into)` gets zeros.
+  /// Instead of taking blocks: another way to make one of many, which is stored. `make(into)` gets zeros.
   template <class Make>
   void fill(Make make) {
     std::ranges::fill(mean_, 0.0);
     make(Blended{mean_, owners_, squares_});
-    for (std::size_t block = 0; block < blocks(); ++block) measure(block);
+    for (std::size_t row = 0; row < owners_.size(); ++row) {
+      if (owners_[row] > 0) multiply(row, 0, mean_.subspan(row * width_, width_));
+    }
   }
 
   // ---- once all blocks are taken
   std::span<double> mean_of(Rows rows) const;
+  /// Makes the mean of rows that equally many contributed to, from the same spans. Needs this object.
+  std::shared_ptr<const DeltaMaker> maker_of(Rows rows) const;
   /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
@@ -61,15 +64,29 @@ class SlotMean {
   DeltaProducts products_of(Rows rows) const;
 
  private:
-  Rows rows_of(std::size_t block) const;  ///< as all that follows, counted from the range's first
-  void take_group(Rows group);
-  void multiply(std::int64_t row, std::size_t column, std::size_t columns);
-  void measure(std::size_t block);
+  class Maker;
+  // Rows are counted from the range's first.
+  struct Part {
+    Rows rows;
+    const float* values;
+  };
+  struct Tile {
+    Rows rows;
+    std::size_t column, columns;
+  };
+  std::size_t blocks_in(std::int64_t rows) const;
+  std::vector<Part> parts_in(Rows rows) const;
+  template <class Visit>
+  void for_each_tile(Rows rows, Visit visit) const;
+  void sum_up(const Tile& tile, const std::vector<Part>& parts, std::span<double> sums, std::size_t stride,
+              std::span<std::int32_t> owners, double* squares) const;
+  void divide(std::int32_t owners, std::span<double> sums) const;
+  void multiply(std::size_t row, std::size_t column, std::span<const double> mean);
 
   const ParamSpec& spec_;
   Rows range_;
   std::size_t width_;
-  std::int64_t block_rows_;
+  std::int64_t tile_rows_, block_rows_;
   std::vector<std::vector<BroughtRows>> brought_;
   std::span<const float> start_;
   std::int32_t average_over_;

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/parallel.h"
 #include "base/pieces.h"
+#include "optim/rule_kernels/kernels.h"
 
 namespace tessera {
 namespace {
@@ -19,9 +20,7 @@ class Sgd final : public OuterRule {
              std::span<const std::span<float>> state) const override {
     TESSERA_CHECK_EQ(theta.size(), delta.size());
     TESSERA_CHECK_EQ(state.size(), 0u);
-    for (std::size_t i = 0; i < theta.size(); ++i) {
-      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * delta[i]);
-    }
+    rule_kernels().sgd(lr, theta.data(), delta.data(), theta.size());
   }
 };
 
@@ -38,11 +37,7 @@ class Nesterov final : public OuterRule {
     TESSERA_CHECK_EQ(state.size(), 1u);
     const std::span<float> momentum = state[0];
     TESSERA_CHECK_EQ(theta.size(), momentum.size());
-    for (std::size_t i = 0; i < theta.size(); ++i) {
-      const double b = momentum_ * static_cast<double>(momentum[i]) + delta[i];
-      momentum[i] = static_cast<float>(b);
-      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * (delta[i] + momentum_ * b));
-    }
+    rule_kernels().nesterov(lr, momentum_, theta.data(), delta.data(), momentum.data(), theta.size());
   }
 
  private:
@@ -57,14 +52,9 @@ class Adam final : public OuterRule {
              std::span<const std::span<float>> state) const override {
     TESSERA_CHECK_EQ(theta.size(), delta.size());
     TESSERA_CHECK_EQ(state.size(), 2u);
-    for (std::size_t i = 0; i < theta.size(); ++i) {
-      const double m = beta1_ * static_cast<double>(state[0][i]) + (1 - beta1_) * delta[i];
-      const double v =
-          adam_.beta2 * static_cast<double>(state[1][i]) + (1 - adam_.beta2) * delta[i] * delta[i];
-      state[0][i] = static_cast<float>(m);
-      state[1][i] = static_cast<float>(v);
-      theta[i] = static_cast<float>(static_cast<double>(theta[i]) - lr * m / (std::sqrt(v) + adam_.epsilon));
-    }
+    TESSERA_CHECK(theta.size() == state[0].size() && theta.size() == state[1].size());
+    rule_kernels().adam(lr, {beta1_, adam_.beta2, adam_.epsilon}, theta.data(), delta.data(), state[0].data(),
+                        state[1].data(), theta.size());
   }
 
  private:
@@ -95,14 +85,22 @@ std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<P
 }
 
 void apply_rule(const OuterRule& rule, double lr, const Update& update) {
+  const auto apply = [&](std::size_t begin, std::span<const double> delta) {
+    std::vector<std::span<float>> state;
+    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, delta.size()));
+    rule.apply(lr, update.theta.subspan(begin, delta.size()), delta, state);
+  };
+  if (update.maker) {
+    parallel_for(update.maker->blocks(), update.threads,
+                 [&](std::size_t block) { update.maker->make(block, apply); });
+    return;
+  }
   constexpr std::size_t block = 65536;  // elements
   const std::size_t size = update.theta.size();
   TESSERA_CHECK_EQ(update.delta.size(), size);
   parallel_for((size + block - 1) / block, update.threads, [&](std::size_t i) {
-    const std::size_t begin = i * block, count = std::min(block, size - begin);
-    std::vector<std::span<float>> state;
-    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, count));
-    rule.apply(lr, update.theta.subspan(begin, count), update.delta.subspan(begin, count), state);
+    const std::size_t begin = i * block;
+    apply(begin, update.delta.subspan(begin, std::min(block, size - begin)));
   });
 }
 

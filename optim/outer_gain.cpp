@@ -94,7 +94,7 @@ OuterSignals signals_of(std::span<const Update> updates, bool without_momentum) 
       shared.add(update, without_momentum);
       continue;
     }
-    const auto count = static_cast<double>(update.delta.size());
+    const auto count = static_cast<double>(update.theta.size());
     cut_elements += count;
     cut_owners += count * update.owners;
   }

@@ -18,6 +18,7 @@ class LikeDiLoCo : public OuterMethod {
   std::int64_t steps_per_merge() const override { return diloco_->steps_per_merge(); }
   std::vector<std::string> state_names() const override { return diloco_->state_names(); }
   std::vector<std::string> cut_state_names() const override { return diloco_->cut_state_names(); }
+  bool needs_deltas() const override { return diloco_->needs_deltas(); }
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     return diloco_->apply(version, updates);
   }

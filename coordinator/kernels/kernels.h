@@ -6,18 +6,12 @@
 namespace tessera {
 
 struct MergeKernels {
-  static constexpr std::size_t lanes = 8;    ///< rows whose squares are added up side by side
-  static constexpr std::size_t tile = 1024;  ///< columns at once
   /// difference = start - value, or value where `start` is null; sum becomes 0 + difference (first) or grows
-  /// by it; square = difference^2.
-  void (*add)(const float* start, const float* value, bool first, double* sum, double* square,
-              std::size_t count);
-  /// total[r] += squares[r][0], + squares[r][1], ... in this order. Every addition of a row waits for the one
-  /// before, so the rows are added up side by side.
-  void (*total)(const double (*squares)[tile], std::size_t rows, std::size_t count, double* total);
+  /// by it. Returns the sum of the differences' squares, added up in eight lanes: one that waits for itself
+  /// at every addition takes several times as long.
+  double (*add)(const float* start, const float* value, bool first, double* sum, std::size_t count);
   void (*scale)(double* values, std::size_t count, double factor);
-  /// Adds the sums of d d, d b and b b to sums[0..2], lane by lane: a sum that waits for itself at every
-  /// addition takes several times as long. `momentum` may be null: zeros.
+  /// Adds the sums of d d, d b and b b to sums[0..2], in lanes as above. `momentum` may be null: zeros.
   void (*products)(const double* delta, const float* momentum, std::size_t count, double* sums);
   bool (*finite)(const float* values, std::size_t count);
 };

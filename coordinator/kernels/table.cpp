@@ -9,71 +9,74 @@
 namespace tessera {
 namespace {
 
+constexpr std::size_t lanes = 8;
+typedef float Floats __attribute__((vector_size(lanes * sizeof(float))));
+typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
+
+inline Doubles load(const float* values) {
+  Floats loaded;
+  std::memcpy(&loaded, values, sizeof loaded);
+  return __builtin_convertvector(loaded, Doubles);
+}
+inline Doubles load(const double* values) {
+  Doubles loaded;
+  std::memcpy(&loaded, values, sizeof loaded);
+  return loaded;
+}
+inline double total(Doubles sums) {
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
 template <bool is_difference, bool is_first>
-void add_as(const float* __restrict start, const float* __restrict value, double* __restrict sum,
-            double* __restrict square, std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) {
+double add_as(const float* __restrict start, const float* __restrict value, double* __restrict sum,
+              std::size_t count) {
+  Doubles squares = {};
+  std::size_t i = 0;
+  for (; i + lanes <= count; i += lanes) {
+    const Doubles difference = is_difference ? load(start + i) - load(value + i) : load(value + i);
+    const Doubles sums = (is_first ? Doubles{} : load(sum + i)) + difference;
+    std::memcpy(sum + i, &sums, sizeof sums);
+    squares += difference * difference;
+  }
+  for (; i < count; ++i) {
     const double brought = static_cast<double>(value[i]);
     const double difference = is_difference ? static_cast<double>(start[i]) - brought : brought;
     sum[i] = (is_first ? 0.0 : sum[i]) + difference;
-    square[i] = difference * difference;
+    squares[0] += difference * difference;
   }
+  return total(squares);
 }
 
-void add(const float* start, const float* value, bool first, double* sum, double* square, std::size_t count) {
+double add(const float* start, const float* value, bool first, double* sum, std::size_t count) {
   if (start != nullptr)
-    first ? add_as<true, true>(start, value, sum, square, count)
-          : add_as<true, false>(start, value, sum, square, count);
-  else
-    first ? add_as<false, true>(value, value, sum, square, count)
-          : add_as<false, false>(value, value, sum, square, count);
-}
-
-void total(const double (*squares)[MergeKernels::tile], std::size_t rows, std::size_t count, double* total) {
-  if (rows != MergeKernels::lanes) {
-    for (std::size_t r = 0; r < rows; ++r) {
-      for (std::size_t i = 0; i < count; ++i) total[r] += squares[r][i];
-    }
-    return;
-  }
-  static_assert(MergeKernels::lanes == 8);
-  double a = total[0], b = total[1], c = total[2], d = total[3];
-  double e = total[4], f = total[5], g = total[6], h = total[7];
-  for (std::size_t i = 0; i < count; ++i) {
-    a += squares[0][i], b += squares[1][i], c += squares[2][i], d += squares[3][i];
-    e += squares[4][i], f += squares[5][i], g += squares[6][i], h += squares[7][i];
-  }
-  total[0] = a, total[1] = b, total[2] = c, total[3] = d;
-  total[4] = e, total[5] = f, total[6] = g, total[7] = h;
+    return first ? add_as<true, true>(start, value, sum, count)
+                 : add_as<true, false>(start, value, sum, count);
+  return first ? add_as<false, true>(value, value, sum, count)
+               : add_as<false, false>(value, value, sum, count);
 }
 
 void scale(double* values, std::size_t count, double factor) {
   for (std::size_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
-double total(const double* lanes) {
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
 template <bool has_momentum>
 void products_with(const double* __restrict delta, const float* __restrict momentum, std::size_t count,
                    double* __restrict sums) {
-  constexpr std::size_t lanes = 8;
-  double dd[lanes] = {}, db[lanes] = {}, bb[lanes] = {};
-  const auto add = [&](std::size_t i, std::size_t lane) {
-    const double d = delta[i];
-    dd[lane] += d * d;
-    if constexpr (has_momentum) {
-      const double b = static_cast<double>(momentum[i]);
-      db[lane] += d * b;
-      bb[lane] += b * b;
-    }
-  };
+  Doubles dd = {}, db = {}, bb = {};
   std::size_t i = 0;
   for (; i + lanes <= count; i += lanes) {
-    for (std::size_t lane = 0; lane < lanes; ++lane) add(i + lane, lane);
+    const Doubles d = load(delta + i);
+    dd += d * d;
+    if constexpr (has_momentum) {
+      const Doubles b = load(momentum + i);
+      db += d * b;
+      bb += b * b;
+    }
   }
-  for (; i < count; ++i) add(i, 0);
+  for (; i < count; ++i) {
+    const double d = delta[i], b = has_momentum ? static_cast<double>(momentum[i]) : 0.0;
+    dd[0] += d * d, db[0] += d * b, bb[0] += b * b;
+  }
   sums[0] += total(dd), sums[1] += total(db), sums[2] += total(bb);
 }
 
@@ -99,6 +102,6 @@ bool finite(const float* values, std::size_t count) {
 #define TESSERA_TABLE(name) TESSERA_JOIN(merge_kernels_, name)
 extern const MergeKernels TESSERA_TABLE(TESSERA_SIMD);
 const MergeKernels TESSERA_TABLE(TESSERA_SIMD) = {
-    .add = add, .total = total, .scale = scale, .products = products, .finite = finite};
+    .add = add, .scale = scale, .products = products, .finite = finite};
 
 }  // namespace tessera

@@ -39,6 +39,8 @@ class DiLoCo final : public OuterMethod {
   std::vector<std::string> state_names() const override { return shared_rule_->state_names(); }
   std::vector<std::string> cut_state_names() const override { return cut_rule_->state_names(); }
 
+  /// Decay changes what a delta is counted from before the delta is applied.
+  bool needs_deltas() const override { return weight_decay_ != 0; }
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     const bool without_momentum = restart_state(restart_every_, version, updates);
     const OuterSignals signals = signals_of(updates, without_momentum);

@@ -112,6 +112,7 @@ TEST(Cost, OfATinyModelByHand) {
   EXPECT_EQ(report.data_parallel.memory.total(), 16 * 232);
   EXPECT_EQ(report.data_parallel.bytes(), 5 * 2 * 4 * 232) << "both ways in each of the five steps";
   EXPECT_EQ(report.coordinator_bytes, 16 * 232);
+  EXPECT_EQ(report.accumulator_bytes, 8 * 232);
   EXPECT_DOUBLE_EQ(report.bytes_saved(), 1 - (1 + 168.0 / 232) / 2) << "(1 + f) / 2 of DiLoCo's bytes";
   EXPECT_DOUBLE_EQ(report.memory_saved(), 0.8 * (1 - 168.0 / 232));
   EXPECT_THAT(report.notes, testing::IsEmpty());

@@ -119,7 +119,7 @@ class Rig {
   bool finish_while_the_coordinator_dies(KeyedRandom& random) {
     for (int deaths = 0; deaths < 8 && !coordinator->done();) {
       pump();
-      if (!random.chance(0.1) || coordinator->done()) continue;
+      if (coordinator->done() || !random.chance(coordinator->is_saving() ? 0.5 : 0.1)) continue;
       ++deaths;
       lose_what_is_being_saved();
       if (!open().ok()) return false;
@@ -132,7 +132,7 @@ class Rig {
     coordinator.reset();
     char name[64];
     std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version.value));
-    EXPECT_TRUE(std::filesystem::remove(folder_ / "log" / name));
+    std::filesystem::remove(folder_ / "log" / name);  // if it was begun at all
     ++lost;
   }
   std::vector<nlohmann::json> rows() const {

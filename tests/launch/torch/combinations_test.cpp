@@ -193,7 +193,7 @@ class Combinations : public ::testing::Test {
     const Result<ModelParts> model = assemble_model(*recipe, 256);
     const CostReport cost =
         cost_of(model->plan, model->specs, model->family->cost(), cost_settings(*recipe, *model));
-    EXPECT_EQ(bytes_in_newest(run_ / "log", "state-", ""), cost.coordinator_bytes - 8 * cost.parameters)
+    EXPECT_EQ(bytes_in_newest(run_ / "log", "state-", ""), cost.coordinator_bytes - cost.accumulator_bytes)
         << name_of(row) << "parameters and outer state";
     if (recipe->partial.rotate_every > 0) return;  // a slot's rows are no longer those of version 0
     for (const SlotCost& slot : cost.slots) {
