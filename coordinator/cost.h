@@ -77,7 +77,7 @@ struct CostReport {
   TotalCost total, total_diloco, total_data_parallel;
   double mean_share = 1;           ///< trainable share, mean over the slots
   double mean_peak = 0;            ///< SlotCost::peak, mean over the slots
-  double accumulator_bytes = 0;    ///< of the coordinator: fp64 deltas 8P, where the method stores them
+  double accumulator_bytes = 0;    ///< of the coordinator: fp64 deltas 8P, where merges store them
   double coordinator_bytes = 0;    ///< parameters 4P, the accumulator, and CostSettings::outer_states
   std::vector<std::string> notes;  ///< sentences on what looks unintended in the plan
 

@@ -97,6 +97,15 @@ std::vector<const MergeInput*> in_slot_order(const std::vector<MergeInput>& inpu
   return sorted;
 }
 
+/// Elements that all inputs bring.
+double brought_elements(const std::vector<const MergeInput*>& inputs) {
+  double elements = 0;
+  for (const MergeInput* input : inputs) {
+    for (const auto& [name, tensor] : input->pieces) elements += static_cast<double>(tensor.elements());
+  }
+  return elements;
+}
+
 void store_buffer_mean(const SlotMean& mean, std::span<float> theta) {
   mean.for_each_run([&](Rows rows, std::int32_t contributions) {
     if (contributions == 0) return;
@@ -246,8 +255,9 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
                            TensorMap& theta, TensorMap& state) const {
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
   const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
-  // Where a method reads deltas, all of them lie there at once.
-  const bool stores = stores_deltas(*method_, settings_);
+  const auto elements = static_cast<double>(elements_in(rows, specs_));
+  const bool stores =
+      stores_deltas(*method_, settings_) || brought_elements(ordered) > owners_read_twice * elements;
   std::size_t stored = 0;
   for (const ParamSpec& spec : specs_) {
     const auto ranges = rows.find(spec.name);

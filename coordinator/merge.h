@@ -50,7 +50,10 @@ struct MergeSettings {
   int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 
-/// Whether a merge keeps the deltas of all parameters at once, in fp64.
+/// Contributions to a coordinate, on average, above which it takes longer to read them twice than to store
+/// their mean in fp64.
+inline constexpr double owners_read_twice = 6;
+/// Whether a merge keeps the deltas of all parameters at once although it has so few contributions.
 bool stores_deltas(const OuterMethod& method, const MergeSettings& settings);
 
 /// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
@@ -82,7 +85,8 @@ class Merger {
   /// what initial_state() made. Per coordinate: the mean over the inputs that hold it, m[i] of them, in slot
   /// order; where m[i] = 0 nothing moves. A buffer becomes the plain mean of its contributions. The inputs
   /// come in any order, have passed validate(), and at most one per slot. Needs 8 bytes per parameter of the
-  /// fragment besides its arguments if stores_deltas(), however many inputs there are, else next to nothing.
+  /// fragment besides its arguments if stores_deltas() or of more than owners_read_twice inputs to a
+  /// coordinate, else next to nothing.
   MergeOutcome merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                      TensorMap& theta, TensorMap& state) const;
 

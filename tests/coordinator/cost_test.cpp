@@ -201,6 +201,15 @@ TEST(Cost, WhatMethodAndCodecKeepIsCounted) {
   EXPECT_EQ(report.coordinator_bytes, (4 + 8) * 232 + 3 * 4 * (232 - 128)) << "nothing of the cut MLP";
 }
 
+TEST(Cost, MergesAccumulateWhereTheMethodReadsDeltasOrManyOwnersShareACoordinate) {
+  const Gpt model = gpt(4, 1, 2, 10, 8);
+  const CostSettings lean{.stores_deltas = false};
+  EXPECT_EQ(report_of(model, "none", 1, 6, lean).accumulator_bytes, 0);
+  EXPECT_EQ(report_of(model, "none", 1, 6, lean).coordinator_bytes, 8 * 232);
+  EXPECT_EQ(report_of(model, "none", 1, 7, lean).accumulator_bytes, 8 * 232);
+  EXPECT_EQ(report_of(model, "mlp", 2, 8, lean).accumulator_bytes, 0) << "8 * 168 / 232 contributions";
+}
+
 TEST(Cost, FragmentsAreTheBytesOfTheRoundInParts) {
   // Embedding 40 and attention 64 are shared, the MLP's 128 lie half with each two of four slots.
   const Gpt model = gpt(4, 1, 2, 10, 8);

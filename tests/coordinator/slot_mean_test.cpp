@@ -10,9 +10,16 @@
 
 #include "base/parallel.h"
 #include "base/random.h"
+#include "base/simd_level.h"
 #include "coordinator/kernels/kernels.h"
 
 namespace tessera {
+
+extern const MergeKernels merge_kernels_baseline;
+#if defined(__x86_64__)
+extern const MergeKernels merge_kernels_avx2, merge_kernels_avx512;
+#endif
+
 namespace {
 
 struct Case {
@@ -147,6 +154,39 @@ TEST(SlotMean, HasTheBitsOfPlainLoopsInSlotOrder) {
       for (std::int64_t row = run.begin; row < run.end; ++row)
         EXPECT_EQ(owners[static_cast<std::size_t>(row)], m);
     });
+  }
+}
+
+TEST(MergeKernels, HaveTheSameBitsAtEveryLevel) {
+  std::vector<const MergeKernels*> levels{&merge_kernels_baseline};
+#if defined(__x86_64__)
+  if (simd_level() >= SimdLevel::avx2) levels.push_back(&merge_kernels_avx2);
+  if (simd_level() >= SimdLevel::avx512) levels.push_back(&merge_kernels_avx512);
+#endif
+  KeyedRandom random(11);
+  for (const std::size_t count : {1u, 8u, 15u, 512u, 1001u}) {
+    std::vector<float> start(count), value(count), momentum(count);
+    for (auto* values : {&start, &value, &momentum})
+      for (float& v : *values) v = static_cast<float>(random.normal());
+    std::vector<std::vector<double>> of_levels;
+    for (const MergeKernels* level : levels) {
+      std::vector<double> sum(count), all;
+      for (const float* from :
+           {static_cast<const float*>(start.data()), static_cast<const float*>(nullptr)}) {
+        for (const bool first : {true, false})
+          all.push_back(level->add(from, value.data(), first, sum.data(), count));
+      }
+      level->scale(sum.data(), count, 1.0 / 3);
+      double products[3] = {1, 2, 3};
+      level->products(sum.data(), momentum.data(), count, products);
+      level->products(sum.data(), nullptr, count, products);
+      all.insert(all.end(), sum.begin(), sum.end());
+      all.insert(all.end(), std::begin(products), std::end(products));
+      of_levels.push_back(std::move(all));
+    }
+    for (const auto& level : of_levels) {
+      for (std::size_t i = 0; i < level.size(); ++i) ASSERT_TRUE(equal_bits(level[i], of_levels[0][i])) << i;
+    }
   }
 }
 
