@@ -7,7 +7,6 @@
 
 #include "base/numerics.h"
 #include "base/parallel.h"
-#include "comm/hash.h"
 #include "comm/transport/bulk_shared.h"
 #include "comm/transport/zmq_endpoint.h"
 #include "launch/commands.h"
@@ -20,17 +19,6 @@
 
 namespace tessera {
 namespace {
-
-std::string shared_folders_of_this_user() {
-  return "/dev/shm/tessera-" + std::to_string(getuid()) + "-";
-}
-
-/// Shared memory for bulk data on this host, one folder per run directory so that a restarted coordinator
-/// finds it again.
-std::string shared_folder_of(const RunDirectory& run) {
-  const std::string path = std::filesystem::absolute(run.path()).lexically_normal().string();
-  return shared_folders_of_this_user() + digest_of(path).hex().substr(0, 16);
-}
 
 /// Opens the sockets, where the predecessor's were if they are still known, so that workers need not look
 /// again.
@@ -58,16 +46,15 @@ constexpr int merge_threads = 8;  // at most: merges are bound by memory, which 
 
 int serve(const RunDirectory& run, const Recipe& recipe, bool shares_slots) {
   flush_denormals();
-  const std::string shared = shared_folder_of(run);
-  remove_deserted_folders(shared_folders_of_this_user());
+  const std::string shared = run.shared_memory();
+  remove_deserted_folders(RunDirectory::shared_memory_prefix());
   auto endpoint = open_endpoint(run, recipe, shared);
   if (!endpoint.ok()) return report(endpoint.error());
   const SystemClock clock;
   const StopSignals signals;
-  auto role =
-      CoordinatorRole::make(run, recipe,
-                            {**endpoint, clock, static_cast<std::int32_t>(recipe.workers), shares_slots,
-                             std::min(merge_threads, hardware_threads()), true, shared});
+  auto role = CoordinatorRole::make(run, recipe,
+                                    {**endpoint, clock, static_cast<std::int32_t>(recipe.workers),
+                                     shares_slots, std::min(merge_threads, hardware_threads()), true});
   if (!role.ok()) {
     return report(role.error());
   }

@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "base/clock.h"
+#include "comm/transport/bulk_shared.h"
 #include "comm/transport/inproc_endpoint.h"
 #include "launch/commands.h"
 #include "launch/coordinator_role.h"
@@ -70,6 +71,8 @@ int run_in_one_thread(const PreparedRun& prepared, const TrainOptions& options) 
   while (auto row = tail.next()) printer.print(*row, wall.now());
   if ((*coordinator)->exit_code() != 0)
     std::fprintf(stderr, "tessera: %s\n", (*coordinator)->reason().c_str());
+  // Of a run that train began: what was kept there is merged by now, or in the run directory.
+  remove_shared_folder(run.shared_memory(), (*coordinator)->exit_code() != 0);
   return (*coordinator)->exit_code();
 }
 

@@ -64,7 +64,7 @@ class LiveRole final : public CoordinatorRole {
                   .durability = recipe.durability == "machine" ? Durability::machine : Durability::process,
                   .keep = static_cast<std::size_t>(recipe.checkpoint.keep),
                   .model = model_digest(model.specs),
-                  .shared = surroundings.shared_folder},
+                  .shared = run.shared_memory()},
         .specs = model.specs,
         .method = method,
         .merge = std::move(merge),

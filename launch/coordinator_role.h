@@ -18,10 +18,9 @@ struct CoordinatorSurroundings {
   Endpoint& endpoint;
   const Clock& clock;
   std::int32_t expected_workers = 1;
-  bool shares_slots = true;     ///< workers keep slot states in this run directory (train, run, debug)
-  int threads = 1;              ///< that merges may use; changes no bit
-  bool saves_later = false;     ///< CoordinatorParts::saves_later, where durability = "process"
-  std::string shared_folder{};  ///< of shared memory, where contributions may stay; empty: none
+  bool shares_slots = true;  ///< workers keep slot states in this run directory (train, run, debug)
+  int threads = 1;           ///< that merges may use; changes no bit
+  bool saves_later = false;  ///< CoordinatorParts::saves_later, where durability = "process"
 };
 
 class CoordinatorRole {

@@ -1,5 +1,7 @@
 #include "launch/run_directory.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -7,6 +9,7 @@
 #include <thread>
 
 #include "base/text.h"
+#include "comm/hash.h"
 #include "comm/storage/directory_lock.h"
 #include "comm/storage/files.h"
 #include "launch/assemble.h"
@@ -44,6 +47,15 @@ std::string text_of(const Buffer& buffer) {
 }
 
 }  // namespace
+
+std::string RunDirectory::shared_memory_prefix() {
+  return "/dev/shm/tessera-" + std::to_string(getuid()) + "-";
+}
+
+std::string RunDirectory::shared_memory() const {
+  const std::string path = fs::absolute(path_).lexically_normal().string();
+  return shared_memory_prefix() + digest_of(path).hex().substr(0, 16);
+}
 
 bool RunDirectory::exists() const {
   return fs::exists(recipe());

@@ -30,6 +30,10 @@ class RunDirectory {
   std::string checkpoints() const { return path_ + "/checkpoints"; }
   std::string slots() const { return path_ + "/slots"; }
   std::string plots() const { return path_ + "/plots"; }
+  /// Folder of shared memory on this host, one for each run directory so that a restarted coordinator finds
+  /// it again. Those of all runs of this user begin with shared_memory_prefix().
+  std::string shared_memory() const;
+  static std::string shared_memory_prefix();
   /// Text log of a role: "coordinator.log", "worker-2.log".
   std::string text_log(const std::string& role) const { return path_ + "/text/" + role + ".log"; }
 

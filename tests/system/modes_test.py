@@ -130,17 +130,27 @@ class Recovery(RunTest):
 
     def test_killing_train_ends_all_processes_and_resume_goes_on(self):
         reference = self.reference(*self.rounds)
-        run = self.path("run")
+        for mode in ("train", "debug"):
+            with self.subTest(mode):
+                self.kill_train_and_resume(mode, reference)
+
+    def kill_train_and_resume(self, mode, reference):
+        run = self.path("run-" + mode)
         train = self.start("train", self.recipe, "--out", run, "--quiet", *self.rounds)
         self.await_rounds(run, 5, train)
+        shared = self.endpoints(run)["shared_folder"]
         self.kill(train.pid)
         train.wait()
         end = time.monotonic() + 3
         while self.processes(run) and time.monotonic() < end:
             time.sleep(0.05)
         self.assertEqual(self.processes(run), [], "left behind after 3 s")
-        self.run_tessera("train", self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
+        self.assertTrue(os.path.isdir(shared), "where contributions are staged")
+        # Whatever was acknowledged is found there again, in either mode: nothing goes back to a checkpoint.
+        self.run_tessera(mode, self.recipe, "--out", run, "--quiet", "--resume", *self.rounds)
         self.assertEqual(self.hashes(run), reference)
+        self.assertNotIn("going back", self.logs(run))
+        self.assertFalse(os.path.exists(shared), "it goes with the run")
 
     def test_ctrl_c_checkpoints_and_says_how_to_resume(self):
         reference = self.reference(*self.rounds)
