@@ -73,10 +73,19 @@ class RunTest(unittest.TestCase):
         with open(self.recipe, "w") as out:
             out.write(RECIPE.format(data=self.data))
         self.started = []
+        self.addCleanup(self.remove_shared_memory)
         self.addCleanup(self.kill_started)
 
     def path(self, *names):
         return os.path.join(self.scratch, *names)
+
+    def remove_shared_memory(self):
+        """Of runs whose launcher was killed and that were not resumed."""
+        for folder, _, files in os.walk(self.scratch):
+            if "endpoints.json" in files:
+                shared = self.endpoints(folder).get("shared_folder", "")
+                if shared.startswith("/dev/shm/tessera-"):
+                    shutil.rmtree(shared, ignore_errors=True)
 
     def kill_started(self):
         for process in self.started:
