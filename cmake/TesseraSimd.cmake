@@ -1,5 +1,5 @@
 # Kernels that are compiled for instruction sets which not every processor has. Each such file gives one table of functions,
-# and the caller picks one at run time (base/simd_level.h), so the binary runs on every processor of the architecture.
+# and the caller picks one at run time (base/simd_choice.h), so the binary runs on every processor of the architecture.
 
 # tessera_simd_file(TARGET FILE LEVEL [FLAGS...]): compiles FILE into TARGET for one level, with TESSERA_SIMD set to its name.
 function(tessera_simd_file TARGET FILE LEVEL)

@@ -1,7 +1,6 @@
 // How a version is made of staged contributions, saved and offered, and made again by whoever finds it
 // committed and not saved.
 #include <algorithm>
-#include <array>
 
 #include "base/parallel.h"
 #include "comm/hash.h"

@@ -90,12 +90,9 @@ void SlotMean::divide(std::int32_t owners, std::span<double> sums) const {
 }
 
 void SlotMean::multiply(std::size_t row, std::size_t column, std::span<const double> mean) {
-  double sums[3] = {};
-  merge_kernels().products(
-      mean.data(), momentum_.empty() ? nullptr : momentum_.data() + row * width_ + column, mean.size(), sums);
-  products_[row].squares += sums[0];
-  products_[row].with_momentum += sums[1];
-  products_[row].momentum_squares += sums[2];
+  std::span<const float> momentum;
+  if (!momentum_.empty()) momentum = momentum_.subspan(row * width_ + column, mean.size());
+  products_[row] += tessera::products_of(mean, momentum);
 }
 
 void SlotMean::take(std::size_t block) {
@@ -161,12 +158,8 @@ std::span<double> SlotMean::mean_of(Rows rows) const {
 
 DeltaProducts SlotMean::products_of(Rows rows) const {
   DeltaProducts total;
-  for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-    const DeltaProducts& products = products_[static_cast<std::size_t>(row - range_.begin)];
-    total.squares += products.squares;
-    total.with_momentum += products.with_momentum;
-    total.momentum_squares += products.momentum_squares;
-  }
+  for (std::int64_t row = rows.begin; row < rows.end; ++row)
+    total += products_[static_cast<std::size_t>(row - range_.begin)];
   return total;
 }
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/descriptor.h"
 #include "comm/hash.h"
 
 namespace tessera {
@@ -63,14 +64,6 @@ Error system_error(const std::string& doing, const std::string& path) {
   return fail(ExitCode::storage, "cannot ", doing, " ", path, ": ", std::strerror(errno));
 }
 
-/// Closes the descriptor at the end of the scope.
-struct Descriptor {
-  int fd;
-  ~Descriptor() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
 Status write_all(int fd, Bytes bytes, const std::string& path) {
   while (!bytes.empty()) {
     const ssize_t written = ::write(fd, bytes.data(), bytes.size());
@@ -103,14 +96,14 @@ Status check_header(const std::byte* header, std::uint64_t file_size, const std:
 }  // namespace
 
 Result<TokenFile> TokenFile::open(const std::string& path) {
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  if (file.fd < 0) return system_error("open token file", path);
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file.ok()) return system_error("open token file", path);
   struct stat status {};
-  if (::fstat(file.fd, &status) != 0) return system_error("examine", path);
+  if (::fstat(file.get(), &status) != 0) return system_error("examine", path);
   const auto size = static_cast<std::uint64_t>(status.st_size);
   if (size < header_bytes)
     return broken(path, "is cut short: " + std::to_string(size) + " bytes, less than its header");
-  void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.fd, 0);
+  void* memory = ::mmap(nullptr, size, PROT_READ, MAP_SHARED, file.get(), 0);
   if (memory == MAP_FAILED) return system_error("map", path);
   TokenFile tokens;
   tokens.path_ = path;
@@ -160,11 +153,11 @@ void TokenFileWriter::append(std::span<const std::int32_t> tokens) {
 Status TokenFileWriter::write(const std::string& path, const Digest& text, const Digest& tokenizer) const {
   const Header header = make_header({vocab_, count(), text, tokenizer, digest_of(Bytes(bytes_))});
   const std::string temporary = path + ".tmp-" + random_bits128().hex();
-  const Descriptor file{::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644)};
-  if (file.fd < 0) return system_error("create", temporary);
-  Status status = write_all(file.fd, header, temporary);
-  if (status.ok()) status = write_all(file.fd, bytes_, temporary);
-  if (status.ok() && ::fsync(file.fd) != 0) status = system_error("flush", temporary);
+  const Descriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+  if (!file.ok()) return system_error("create", temporary);
+  Status status = write_all(file.get(), header, temporary);
+  if (status.ok()) status = write_all(file.get(), bytes_, temporary);
+  if (status.ok() && ::fsync(file.get()) != 0) status = system_error("flush", temporary);
   if (status.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) status = system_error("rename to", path);
   if (!status.ok()) ::unlink(temporary.c_str());
   return status;

@@ -80,22 +80,22 @@ int supervise(const RunDirectory& run, std::vector<ChildSpec> children, const Su
   }
   printer.begin(clock.now());
   bool told_address = options.quiet;
-  std::string shared_folder;
   int stops = 0;
   for (;;) {
     const std::optional<int> code = supervisor.poll(clock.now());
-    if (options.owns_run && shared_folder.empty()) {
+    if (options.owns_run && !told_address) {
       const Result<Endpoints> endpoints = run.read_endpoints();
-      if (endpoints.ok() && !told_address && !endpoints->metrics.empty()) {
+      if (endpoints.ok() && !endpoints->metrics.empty()) {
         std::printf("metrics: %s\n", endpoints->metrics.c_str());
         told_address = true;
       }
-      if (endpoints.ok()) shared_folder = endpoints->shared_folder;
     }
     while (auto row = options.owns_run ? tail.next() : std::nullopt) printer.print(*row, clock.now());
     if (code) {
-      // A coordinator that was killed could not clean up after itself.
-      if (shared_folder.starts_with("/dev/shm/tessera-")) remove_shared_folder(shared_folder, *code != 0);
+      // A coordinator that was killed could not clean up after itself; one that is fenced leaves the memory
+      // to whoever has the run.
+      if (options.owns_run && *code != static_cast<int>(ExitCode::fenced))
+        remove_shared_folder(run.shared_memory(), *code != 0);
       return *code;
     }
     if (signals.received() > stops) {

@@ -84,6 +84,12 @@ std::vector<RowSet> fragment_rows(const OuterMethod& method, const std::vector<P
   return rows;
 }
 
+DeltaProducts products_of(std::span<const double> delta, std::span<const float> momentum) {
+  double sums[3] = {};
+  rule_kernels().products(delta.data(), momentum.empty() ? nullptr : momentum.data(), delta.size(), sums);
+  return {sums[0], sums[1], sums[2]};
+}
+
 void apply_rule(const OuterRule& rule, double lr, const Update& update) {
   const auto apply = [&](std::size_t begin, std::span<const double> delta) {
     std::vector<std::span<float>> state;

@@ -60,7 +60,15 @@ struct DeltaProducts {
   double squares = 0;           ///< d d
   double with_momentum = 0;     ///< d b
   double momentum_squares = 0;  ///< b b
+  DeltaProducts& operator+=(const DeltaProducts& more) {
+    squares += more.squares;
+    with_momentum += more.with_momentum;
+    momentum_squares += more.momentum_squares;
+    return *this;
+  }
 };
+/// The same bits on every processor. `momentum` may be empty: zeros.
+DeltaProducts products_of(std::span<const double> delta, std::span<const float> momentum);
 
 /// A merged delta that lies nowhere as a whole: made of what was brought, a piece at a time, when a rule
 /// applies it.

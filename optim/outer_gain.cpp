@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "base/parallel.h"
@@ -22,28 +21,8 @@ double reach(std::int32_t slices) {
   return std::max(1.0, 1.3 * together(slices));
 }
 
-/// Lane by lane: a sum that waits for itself at every addition takes several times as long. `momentum` may be
-/// empty.
-DeltaProducts products_of(std::span<const double> delta, std::span<const float> momentum) {
-  constexpr std::size_t lanes = 8;
-  double squares[lanes] = {}, with_momentum[lanes] = {}, momentum_squares[lanes] = {};
-  const auto add = [&](std::size_t i, std::size_t lane) {
-    const double d = delta[i], b = momentum.empty() ? 0.0 : static_cast<double>(momentum[i]);
-    squares[lane] += d * d;
-    with_momentum[lane] += d * b;
-    momentum_squares[lane] += b * b;
-  };
-  const std::size_t whole = delta.size() - delta.size() % lanes;
-  for (std::size_t i = 0; i < whole; i += lanes) {
-    for (std::size_t lane = 0; lane < lanes; ++lane) add(i + lane, lane);
-  }
-  for (std::size_t i = whole; i < delta.size(); ++i) add(i, 0);
-  const auto total = [](const double* sums) { return std::accumulate(sums, sums + lanes, 0.0); };
-  return {total(squares), total(with_momentum), total(momentum_squares)};
-}
-
 /// By blocks of a fixed size, which are added up in order: the bits do not depend on the number of threads.
-DeltaProducts products_of(const Update& update) {
+DeltaProducts products_in(const Update& update) {
   constexpr std::size_t block = 65536;  // elements
   const std::size_t size = update.delta.size();
   std::vector<DeltaProducts> blocks((size + block - 1) / block);
@@ -54,11 +33,7 @@ DeltaProducts products_of(const Update& update) {
     blocks[i] = products_of(update.delta.subspan(begin, count), momentum);
   });
   DeltaProducts all;
-  for (const DeltaProducts& part : blocks) {
-    all.squares += part.squares;
-    all.with_momentum += part.with_momentum;
-    all.momentum_squares += part.momentum_squares;
-  }
+  for (const DeltaProducts& part : blocks) all += part;
   return all;
 }
 
@@ -70,7 +45,7 @@ struct Sums {
   double with_momentum = 0, momentum_squares = 0;
 
   void add(const Update& update, bool without_momentum) {
-    const DeltaProducts products = update.products ? *update.products : products_of(update);
+    const DeltaProducts products = update.products ? *update.products : products_in(update);
     mean_squares += products.squares;
     if (!without_momentum) {
       with_momentum += products.with_momentum;

@@ -127,9 +127,8 @@ struct SharedFolder::Files {
     forget_unnamed(away);
     std::vector<std::pair<bool, std::string>> spares;  // false: mapped here
     for (std::string& name : names_in(folder.get(), spares_of(size))) {
-      struct stat info {};
-      if (::fstatat(folder.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) continue;
-      spares.emplace_back(!away.contains(inode_of(info)), std::move(name));
+      if (const auto info = look_at(folder.get(), name))
+        spares.emplace_back(!away.contains(inode_of(*info)), std::move(name));
     }
     std::ranges::sort(spares);
     for (const auto& [fresh, spare] : spares) {
@@ -182,10 +181,8 @@ struct SharedFolder::Files {
     });
     const std::time_t now = std::time(nullptr);
     for (const std::string& name : names_in(folder.get(), "spare-")) {
-      struct stat info {};
-      if (::fstatat(folder.get(), name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
-          info.st_ctime + useless < now)
-        unlink(name);
+      const auto info = look_at(folder.get(), name);
+      if (info && info->st_ctime + useless < now) unlink(name);
     }
   }
 };

@@ -19,18 +19,15 @@ const std::string party_prefix = "party-";
 
 /// Of the files that a dead party filled, held or published.
 void remove_files_of(int folder, const std::string& party) {
-  const auto inode = [&](const std::string& name) {
-    struct stat info {};
-    return ::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 ? inode_of(info) : Inode{};
-  };
   std::set<Inode> filled;
   for (const std::string& file : names_in(folder, "own-" + party)) {
-    filled.insert(inode(file));
+    if (const auto info = look_at(folder, file)) filled.insert(inode_of(*info));
     ::unlinkat(folder, file.c_str(), 0);
   }
   for (const std::string& file : names_in(folder, "held-" + party)) ::unlinkat(folder, file.c_str(), 0);
   for (const std::string& file : names_in(folder, "")) {
-    if (Bits128::from_hex(file) && filled.contains(inode(file))) ::unlinkat(folder, file.c_str(), 0);
+    const auto published = Bits128::from_hex(file) ? look_at(folder, file) : std::nullopt;
+    if (published && filled.contains(inode_of(*published))) ::unlinkat(folder, file.c_str(), 0);
   }
 }
 
@@ -54,6 +51,12 @@ struct stat Mapping::about() const {
 
 void forget_unnamed(Mappings& mappings) {
   std::erase_if(mappings, [](const auto& entry) { return entry.second->about().st_nlink == 0; });
+}
+
+std::optional<struct stat> look_at(int folder, const std::string& name) {
+  struct stat info {};
+  if (::fstatat(folder, name.c_str(), &info, AT_SYMLINK_NOFOLLOW) != 0) return std::nullopt;
+  return info;
 }
 
 std::vector<std::string> names_in(int folder, const std::string& prefix) {

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -40,6 +41,8 @@ using Mappings = std::map<Inode, std::shared_ptr<Mapping>>;
 /// Files that have no name any more will not come back.
 void forget_unnamed(Mappings& mappings);
 
+/// What a name of a folder stands for, links not followed; none: nothing.
+std::optional<struct stat> look_at(int folder, const std::string& name);
 /// Names of a folder that begin so.
 std::vector<std::string> names_in(int folder, const std::string& prefix);
 

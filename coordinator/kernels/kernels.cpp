@@ -1,20 +1,9 @@
 #include "coordinator/kernels/kernels.h"
 
-#include "base/simd_level.h"
+#include "base/simd_choice.h"
 
 namespace tessera {
 
-extern const MergeKernels merge_kernels_baseline;
-#if defined(__x86_64__)
-extern const MergeKernels merge_kernels_avx2, merge_kernels_avx512;
-#endif
-
-const MergeKernels& merge_kernels() {
-#if defined(__x86_64__)
-  if (simd_level() == SimdLevel::avx512) return merge_kernels_avx512;
-  if (simd_level() == SimdLevel::avx2) return merge_kernels_avx2;
-#endif
-  return merge_kernels_baseline;
-}
+TESSERA_SIMD_CHOICE(MergeKernels, merge_kernels, merge_kernels_levels)
 
 }  // namespace tessera

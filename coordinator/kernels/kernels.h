@@ -2,6 +2,7 @@
 // has is chosen once. The same bits at every level: nothing is fused or added in another order.
 #pragma once
 #include <cstddef>
+#include <vector>
 
 namespace tessera {
 
@@ -11,11 +12,11 @@ struct MergeKernels {
   /// at every addition takes several times as long.
   double (*add)(const float* start, const float* value, bool first, double* sum, std::size_t count);
   void (*scale)(double* values, std::size_t count, double factor);
-  /// Adds the sums of d d, d b and b b to sums[0..2], in lanes as above. `momentum` may be null: zeros.
-  void (*products)(const double* delta, const float* momentum, std::size_t count, double* sums);
   bool (*finite)(const float* values, std::size_t count);
 };
 
 const MergeKernels& merge_kernels();
+/// All that this processor can run, the best one first.
+std::vector<const MergeKernels*> merge_kernels_levels();
 
 }  // namespace tessera

@@ -4,35 +4,19 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/simd_doubles.h"
+#include "base/simd_table.h"
 #include "coordinator/kernels/kernels.h"
 
 namespace tessera {
 namespace {
-
-constexpr std::size_t lanes = 8;
-typedef float Floats __attribute__((vector_size(lanes * sizeof(float))));
-typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
-
-inline Doubles load(const float* values) {
-  Floats loaded;
-  std::memcpy(&loaded, values, sizeof loaded);
-  return __builtin_convertvector(loaded, Doubles);
-}
-inline Doubles load(const double* values) {
-  Doubles loaded;
-  std::memcpy(&loaded, values, sizeof loaded);
-  return loaded;
-}
-inline double total(Doubles sums) {
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
-}
 
 template <bool is_difference, bool is_first>
 double add_as(const float* __restrict start, const float* __restrict value, double* __restrict sum,
               std::size_t count) {
   Doubles squares = {};
   std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
+  for (; i + double_lanes <= count; i += double_lanes) {
     const Doubles difference = is_difference ? load(start + i) - load(value + i) : load(value + i);
     const Doubles sums = (is_first ? Doubles{} : load(sum + i)) + difference;
     std::memcpy(sum + i, &sums, sizeof sums);
@@ -59,32 +43,6 @@ void scale(double* values, std::size_t count, double factor) {
   for (std::size_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
-template <bool has_momentum>
-void products_with(const double* __restrict delta, const float* __restrict momentum, std::size_t count,
-                   double* __restrict sums) {
-  Doubles dd = {}, db = {}, bb = {};
-  std::size_t i = 0;
-  for (; i + lanes <= count; i += lanes) {
-    const Doubles d = load(delta + i);
-    dd += d * d;
-    if constexpr (has_momentum) {
-      const Doubles b = load(momentum + i);
-      db += d * b;
-      bb += b * b;
-    }
-  }
-  for (; i < count; ++i) {
-    const double d = delta[i], b = has_momentum ? static_cast<double>(momentum[i]) : 0.0;
-    dd[0] += d * d, db[0] += d * b, bb[0] += b * b;
-  }
-  sums[0] += total(dd), sums[1] += total(db), sums[2] += total(bb);
-}
-
-void products(const double* delta, const float* momentum, std::size_t count, double* sums) {
-  momentum == nullptr ? products_with<false>(delta, nullptr, count, sums)
-                      : products_with<true>(delta, momentum, count, sums);
-}
-
 /// Infinities and NaNs are those whose exponent is all ones.
 bool finite(const float* values, std::size_t count) {
   std::uint32_t bad = 0;
@@ -98,10 +56,6 @@ bool finite(const float* values, std::size_t count) {
 
 }  // namespace
 
-#define TESSERA_JOIN(a, b) a##b
-#define TESSERA_TABLE(name) TESSERA_JOIN(merge_kernels_, name)
-extern const MergeKernels TESSERA_TABLE(TESSERA_SIMD);
-const MergeKernels TESSERA_TABLE(TESSERA_SIMD) = {
-    .add = add, .scale = scale, .products = products, .finite = finite};
+TESSERA_SIMD_TABLE(MergeKernels, merge_kernels) = {.add = add, .scale = scale, .finite = finite};
 
 }  // namespace tessera

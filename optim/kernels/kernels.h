@@ -2,6 +2,7 @@
 // processor has is chosen once. Plain memory, no threads of their own. Torch-free.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 namespace tessera {
 
@@ -23,5 +24,7 @@ struct OptimKernels {
 };
 
 const OptimKernels& optim_kernels();
+/// All that this processor can run, the best one first.
+std::vector<const OptimKernels*> optim_kernels_levels();
 
 }  // namespace tessera

@@ -2,6 +2,7 @@
 // names: nothing here may have external linkage but the table, or one level's code could stand in for
 // another's.
 #include "base/simd.h"
+#include "base/simd_table.h"
 #include "optim/kernels/kernels.h"
 
 namespace tessera {
@@ -46,9 +47,7 @@ void adam(float* __restrict value, const float* __restrict gradient, float* __re
 
 }  // namespace
 
-#define TESSERA_JOIN(a, b) a##b
-#define TESSERA_TABLE(name) TESSERA_JOIN(optim_kernels_, name)
-extern const OptimKernels TESSERA_TABLE(TESSERA_SIMD);
-const OptimKernels TESSERA_TABLE(TESSERA_SIMD) = {.exponentials = exponentials, .scale = scale, .adam = adam};
+TESSERA_SIMD_TABLE(OptimKernels, optim_kernels) = {
+    .exponentials = exponentials, .scale = scale, .adam = adam};
 
 }  // namespace tessera

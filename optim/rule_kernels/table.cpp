@@ -1,6 +1,8 @@
 // The kernels at one instruction set. Compiled once per level (cmake/TesseraSimd.cmake), which TESSERA_SIMD
 // names: nothing here may have external linkage but the table, or one level's code could stand in for
 // another's. Plain loops, which the compiler turns into vectors.
+#include "base/simd_doubles.h"
+#include "base/simd_table.h"
 #include "optim/rule_kernels/kernels.h"
 
 namespace tessera {
@@ -32,11 +34,35 @@ void adam(double lr, AdamRule rule, float* __restrict theta, const double* __res
   }
 }
 
+template <bool has_momentum>
+void products_with(const double* __restrict delta, const float* __restrict momentum, std::size_t count,
+                   double* __restrict sums) {
+  Doubles dd = {}, db = {}, bb = {};
+  std::size_t i = 0;
+  for (; i + double_lanes <= count; i += double_lanes) {
+    const Doubles d = load(delta + i);
+    dd += d * d;
+    if constexpr (has_momentum) {
+      const Doubles b = load(momentum + i);
+      db += d * b;
+      bb += b * b;
+    }
+  }
+  for (; i < count; ++i) {
+    const double d = delta[i], b = has_momentum ? static_cast<double>(momentum[i]) : 0.0;
+    dd[0] += d * d, db[0] += d * b, bb[0] += b * b;
+  }
+  sums[0] += total(dd), sums[1] += total(db), sums[2] += total(bb);
+}
+
+void products(const double* delta, const float* momentum, std::size_t count, double* sums) {
+  momentum == nullptr ? products_with<false>(delta, nullptr, count, sums)
+                      : products_with<true>(delta, momentum, count, sums);
+}
+
 }  // namespace
 
-#define TESSERA_JOIN(a, b) a##b
-#define TESSERA_TABLE(name) TESSERA_JOIN(rule_kernels_, name)
-extern const RuleKernels TESSERA_TABLE(TESSERA_SIMD);
-const RuleKernels TESSERA_TABLE(TESSERA_SIMD) = {.sgd = sgd, .nesterov = nesterov, .adam = adam};
+TESSERA_SIMD_TABLE(RuleKernels, rule_kernels) = {
+    .sgd = sgd, .nesterov = nesterov, .adam = adam, .products = products};
 
 }  // namespace tessera

@@ -133,12 +133,8 @@ TEST(Coordinator, DrainsToAResumableEndAndResumes) {
 
 /// What a held slice consists of, in the newest state on disk.
 std::vector<std::vector<float>> odd_rows(const Path& run, std::int64_t version) {
-  char name[64];
-  std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version));
-  std::ifstream file(run / "log" / name, std::ios::binary);
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  const auto state = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(bytes))), name);
-  EXPECT_TRUE(state.ok()) << name;
+  const auto state = saved_state(run, Version{version});
+  EXPECT_TRUE(state.ok()) << "version " << version;
   std::vector<std::vector<float>> rows;
   for (const char* tensor : {"mlp.up", "mlp.bias", "momentum/mlp.up", "momentum/mlp.bias"})
     rows.push_back(floats(state->tensors.at(tensor).rows({4, 8})));

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "comm/storage/files.h"
+#include "comm/storage/safetensors.h"
 #include "comm/transport/inproc_endpoint.h"
 #include "coordinator/coordinator.h"
 #include "tests/coordinator/toy_worker.h"
@@ -23,6 +25,19 @@ struct RigOptions {
   bool saves_later = false;  ///< and whoever dies while it saves has not saved
   Mode mode = Mode::exact;   ///< drop: every worker has room for its share alone, half the slots are a quorum
 };
+
+/// Where a run saves a version of its one fragment.
+inline Path state_file(const Path& run, Version version) {
+  char name[64];
+  std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version.value));
+  return run / "log" / name;
+}
+/// The tensors that lie there.
+inline Result<SafetensorsFile> saved_state(const Path& run, Version version) {
+  const Path path = state_file(run, version);
+  TESSERA_ASSIGN(Buffer bytes, read_file(path));
+  return decode_safetensors(std::move(bytes), path.string());
+}
 
 class Rig {
  public:
@@ -130,9 +145,7 @@ class Rig {
     if (!coordinator->is_saving()) return;
     const Version version = coordinator->state().version({0});
     coordinator.reset();
-    char name[64];
-    std::snprintf(name, sizeof name, "state-0-%08d.safetensors", static_cast<int>(version.value));
-    std::filesystem::remove(folder_ / "log" / name);  // if it was begun at all
+    std::filesystem::remove(state_file(folder_, version));  // if it was begun at all
     ++lost;
   }
   std::vector<nlohmann::json> rows() const {

@@ -183,11 +183,7 @@ TEST(Wire, ASliceWithoutOwnersIsHeldBitForBitByCodecsWithoutAZero) {
     while (version() < 1) rig.pump();
     rig.workers.pop_back();
     const auto rows = [&](std::int64_t v) {
-      char file[64];
-      std::snprintf(file, sizeof file, "state-0-%08d.safetensors", static_cast<int>(v));
-      std::ifstream in(folder.path() / "log" / file, std::ios::binary);
-      const std::string bytes{std::istreambuf_iterator<char>(in), {}};
-      const auto state = decode_safetensors(Buffer::copy_of(std::as_bytes(std::span(bytes))), file);
+      const auto state = saved_state(folder.path(), Version{v});
       std::vector<std::vector<float>> held;
       for (const char* tensor : {"mlp.up", "mlp.bias", "momentum/mlp.up", "feedback/mlp.up"})
         held.push_back(floats(state->tensors.at(tensor).rows({4, 8})));

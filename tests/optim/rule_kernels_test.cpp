@@ -6,26 +6,11 @@
 #include <vector>
 
 #include "base/random.h"
-#include "base/simd_level.h"
 #include "optim/rule_kernels/kernels.h"
 
 namespace tessera {
 
-extern const RuleKernels rule_kernels_baseline;
-#if defined(__x86_64__)
-extern const RuleKernels rule_kernels_avx2, rule_kernels_avx512;
-#endif
-
 namespace {
-
-std::vector<const RuleKernels*> levels() {
-  std::vector<const RuleKernels*> known{&rule_kernels_baseline};
-#if defined(__x86_64__)
-  if (simd_level() >= SimdLevel::avx2) known.push_back(&rule_kernels_avx2);
-  if (simd_level() >= SimdLevel::avx512) known.push_back(&rule_kernels_avx512);
-#endif
-  return known;
-}
 
 struct Tensors {
   std::vector<float> theta, momentum, variance;
@@ -62,7 +47,7 @@ TEST(RuleKernels, AreTheirFormulasToTheBitAtEveryLevel) {
       adam.variance[i] = static_cast<float>(v);
       adam.theta[i] = static_cast<float>(theta - lr * m / (std::sqrt(v) + epsilon));
     }
-    for (const RuleKernels* level : levels()) {
+    for (const RuleKernels* level : rule_kernels_levels()) {
       Tensors one = draw(count), two = one, three = one;
       level->sgd(lr, one.theta.data(), one.delta.data(), count);
       level->nesterov(lr, mu, two.theta.data(), two.delta.data(), two.momentum.data(), count);
@@ -75,6 +60,19 @@ TEST(RuleKernels, AreTheirFormulasToTheBitAtEveryLevel) {
       EXPECT_EQ(three.momentum, adam.momentum);
       EXPECT_EQ(three.variance, adam.variance);
     }
+  }
+}
+
+TEST(RuleKernels, ProductsHaveTheSameBitsAtEveryLevel) {
+  for (const std::size_t count : {1u, 8u, 15u, 512u, 1001u}) {
+    const Tensors drawn = draw(count);
+    std::vector<std::vector<double>> of_levels;
+    for (const RuleKernels* level : rule_kernels_levels()) {
+      std::vector<double>& sums = of_levels.emplace_back(std::vector<double>{1, 2, 3});
+      level->products(drawn.delta.data(), drawn.momentum.data(), count, sums.data());
+      level->products(drawn.delta.data(), nullptr, count, sums.data());
+    }
+    for (const std::vector<double>& sums : of_levels) EXPECT_EQ(sums, of_levels[0]) << count;
   }
 }
 

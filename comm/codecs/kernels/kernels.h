@@ -2,6 +2,7 @@
 // Every level gives the same bits: nothing is fused, and sums are taken in one fixed order.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 namespace tessera {
 
@@ -33,5 +34,7 @@ struct CodecKernels {
 };
 
 const CodecKernels& codec_kernels();
+/// All that this processor can run, the best one first.
+std::vector<const CodecKernels*> codec_kernels_levels();
 
 }  // namespace tessera

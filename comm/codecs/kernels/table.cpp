@@ -1,6 +1,7 @@
 // The loops at one instruction set: plain C++ without branches, which the compiler vectorises. Compiled once
 // per level (cmake/TesseraSimd.cmake), which TESSERA_SIMD names: nothing here may have external linkage but
 // the table, or one level's code could stand in for another's.
+#include "base/simd_table.h"
 #include "comm/codecs/kernels/kernels.h"
 
 namespace tessera {
@@ -258,10 +259,7 @@ void look_up(const U8* __restrict codes, std::int64_t count, const float* __rest
 
 }  // namespace
 
-#define TESSERA_JOIN(a, b) a##b
-#define TESSERA_TABLE(name) TESSERA_JOIN(codec_kernels_, name)
-extern const CodecKernels TESSERA_TABLE(TESSERA_SIMD);
-const CodecKernels TESSERA_TABLE(TESSERA_SIMD) = {
+TESSERA_SIMD_TABLE(CodecKernels, codec_kernels) = {
     .int8 = {scale_int8, encode_int8, decode_int8},
     .int4 = {scale_int4, pack_nibbles<nibble_of>, unpack_nibbles<signed_nibble>},
     .int2 = {scale_int2, encode_int2, decode_int2},

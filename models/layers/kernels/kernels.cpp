@@ -1,35 +1,20 @@
 #include "models/layers/kernels/kernels.h"
 
-#include "base/simd_level.h"
+#include "base/simd_choice.h"
 
 namespace tessera {
 
-extern const Kernels kernels_baseline;
+TESSERA_SIMD_CHOICE(Kernels, kernels, all_kernels)
+
 #if defined(__x86_64__)
-extern const Kernels kernels_avx2, kernels_avx512;
 extern const ProductKernels products_avx512_bf16;
 #endif
-
-std::vector<const Kernels*> all_kernels() {
-  std::vector<const Kernels*> usable;
-#if defined(__x86_64__)
-  if (simd_level() >= SimdLevel::avx512) usable.push_back(&kernels_avx512);
-  if (simd_level() >= SimdLevel::avx2) usable.push_back(&kernels_avx2);
-#endif
-  usable.push_back(&kernels_baseline);
-  return usable;
-}
 
 const ProductKernels* bf16_products() {
 #if defined(__x86_64__)
   if (simd_level() == SimdLevel::avx512 && __builtin_cpu_supports("avx512bf16")) return &products_avx512_bf16;
 #endif
   return nullptr;
-}
-
-const Kernels& kernels() {
-  static const Kernels& best = *all_kernels().front();
-  return best;
 }
 
 std::int64_t attention_scratch(const AttentionShape& shape) {

@@ -1,6 +1,7 @@
 // The kernels at one instruction set. Compiled once per level (cmake/TesseraSimd.cmake), which TESSERA_SIMD
 // names: nothing here may have external linkage but the table, or one level's code could stand in for
 // another's.
+#include "base/simd_table.h"
 #include "models/layers/kernels/attention_core.h"
 
 namespace tessera {
@@ -14,10 +15,7 @@ void multiply_whole(MatrixView a, Packed b, std::int64_t begin, std::int64_t end
 
 #define TESSERA_TEXT(name) #name
 #define TESSERA_NAME(name) TESSERA_TEXT(name)
-#define TESSERA_JOIN(a, b) a##b
-#define TESSERA_TABLE(name) TESSERA_JOIN(kernels_, name)
-extern const Kernels TESSERA_TABLE(TESSERA_SIMD);
-const Kernels TESSERA_TABLE(TESSERA_SIMD) = {
+TESSERA_SIMD_TABLE(Kernels, kernels) = {
     .level = TESSERA_NAME(TESSERA_SIMD),
     .products = {.panel = panel, .pack = pack, .multiply = multiply_whole},
     .norm_forward = norm_forward,
