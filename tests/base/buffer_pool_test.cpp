@@ -2,8 +2,10 @@
 #include "base/buffer_pool.h"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <sys/mman.h>
 
+#include <barrier>
 #include <cstring>
 #include <limits>
 #include <thread>
@@ -54,6 +56,23 @@ TEST(ParallelFor, CallsEachPartOnce) {
     for (const std::atomic<int>& count : calls) EXPECT_EQ(count, 1);
   }
   parallel_for(0, 4, [](std::size_t) { FAIL(); });
+}
+
+/// While the caller works on its core, nothing of the same loop waits there for its turn.
+TEST(ParallelFor, OtherThreadsAreKeptOffTheCallersCore) {
+  cpu_set_t mine, others;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof mine, &mine), 0);
+  if (CPU_COUNT(&mine) < 2) GTEST_SKIP() << "one core";
+  const std::thread::id caller = std::this_thread::get_id();
+  std::barrier both(2);
+  parallel_for(2, 2, [&](std::size_t) {
+    both.arrive_and_wait();  // the caller works, too
+    if (std::this_thread::get_id() != caller) ::sched_getaffinity(0, sizeof others, &others);
+  });
+  EXPECT_EQ(CPU_COUNT(&others), CPU_COUNT(&mine) - 1);
+  cpu_set_t after;
+  ASSERT_EQ(::sched_getaffinity(0, sizeof after, &after), 0);
+  EXPECT_TRUE(CPU_EQUAL(&after, &mine)) << "the caller stays free";
 }
 
 TEST(ParallelFor, OtherThreadsFlushDenormalsAsTheCallerDoes) {
