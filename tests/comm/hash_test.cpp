@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <vector>
 
 #include "base/random.h"
 
@@ -16,6 +17,42 @@ TEST(Hash, EqualsTheReferenceVectors) {
   EXPECT_EQ(digest_of("a").hex(), "a96faf705af16834e6c632b61e964e1f");
   EXPECT_EQ(digest_of("abc").hex(), "06b05ab6733a618578af5f94892f3950");
 }
+
+#if defined(__x86_64__)
+/// The upper halves of the vector registers.
+__attribute__((target("avx"), noinline)) bool wide_registers_are_clear() {
+  std::uint64_t wide[4 * 16];
+  asm volatile(
+      "vmovdqu %%ymm0, (%0)\n vmovdqu %%ymm1, 32(%0)\n vmovdqu %%ymm2, 64(%0)\n vmovdqu %%ymm3, 96(%0)\n"
+      "vmovdqu %%ymm4, 128(%0)\n vmovdqu %%ymm5, 160(%0)\n vmovdqu %%ymm6, 192(%0)\n"
+      "vmovdqu %%ymm7, 224(%0)\n vmovdqu %%ymm8, 256(%0)\n vmovdqu %%ymm9, 288(%0)\n"
+      "vmovdqu %%ymm10, 320(%0)\n vmovdqu %%ymm11, 352(%0)\n vmovdqu %%ymm12, 384(%0)\n"
+      "vmovdqu %%ymm13, 416(%0)\n vmovdqu %%ymm14, 448(%0)\n vmovdqu %%ymm15, 480(%0)\n"
+      :
+      : "r"(wide)
+      : "memory");
+  std::uint64_t upper = 0;
+  for (int i = 0; i < 16; ++i) upper |= wide[4 * i + 2] | wide[4 * i + 3];
+  return upper == 0;
+}
+
+/// What follows a digest is slow otherwise.
+TEST(Hash, LeavesNoWideRegisterInUse) {
+  if (!__builtin_cpu_supports("avx")) GTEST_SKIP() << "this processor has none";
+  const std::vector<std::byte> bytes(100'000, std::byte{0x5a});
+  Hasher hasher;
+  Digest digest = digest_of(bytes);
+  EXPECT_TRUE(wide_registers_are_clear());
+  std::uint64_t checksum = checksum64(bytes);
+  EXPECT_TRUE(wide_registers_are_clear());
+  hasher.add(bytes);
+  EXPECT_TRUE(wide_registers_are_clear());
+  digest = hasher.digest();
+  EXPECT_TRUE(wide_registers_are_clear());
+  EXPECT_NE(checksum, 0u);
+  EXPECT_EQ(digest, digest_of(bytes));
+}
+#endif
 
 TEST(Hash, OfAStreamDoesNotDependOnItsPieces) {
   KeyedRandom random(1);
