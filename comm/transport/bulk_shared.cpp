@@ -163,10 +163,8 @@ struct SharedFolder::Files {
     OwnFile file{.name = next_name("own-"), .mapping = {}};
     Descriptor fd(
         ::openat(folder.get(), file.name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    // All of it at once: a full memory file system is an error here, and not a SIGBUS later.
-    int failed = !fd.ok() ? errno : ::posix_fallocate(fd.get(), 0, static_cast<off_t>(size));
-    if (failed == 0) file.mapping = Mapping::make(std::move(fd), size, PROT_READ | PROT_WRITE);
-    if (failed == 0 && !file.mapping) failed = errno;
+    if (fd.ok()) file.mapping = Mapping::make_filled(std::move(fd), size);
+    const int failed = errno;
     if (file.mapping) return file;
     unlink(file.name);
     return fail(ExitCode::storage, "no room in ", path, ": ", std::strerror(failed));

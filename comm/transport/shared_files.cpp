@@ -16,6 +16,7 @@ namespace tessera {
 namespace {
 
 const std::string party_prefix = "party-";
+constexpr std::size_t huge_page = std::size_t{2} << 20;
 
 /// Of the files that a dead party filled, held or published.
 void remove_files_of(int folder, const std::string& party) {
@@ -31,6 +32,41 @@ void remove_files_of(int folder, const std::string& party) {
   }
 }
 
+// A huge page lies where both the address and the offset in the file are multiples of its size.
+void* map_aligned(int file, std::size_t size, int protection, int flags) {
+  if (size < huge_page) return ::mmap(nullptr, size, protection, MAP_SHARED | flags, file, 0);
+  auto* const room = static_cast<std::byte*>(
+      ::mmap(nullptr, size + huge_page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  if (room == MAP_FAILED) return MAP_FAILED;
+  const std::size_t before = -reinterpret_cast<std::uintptr_t>(room) % huge_page;
+  std::byte* const at = room + before;
+  std::byte* const end = room + size + huge_page;
+  void* const memory = ::mmap(at, size, protection, MAP_SHARED | MAP_FIXED | flags, file, 0);
+  const int cause = errno;
+  if (memory == MAP_FAILED) {
+    ::munmap(room, size + huge_page);
+  } else {
+    const std::size_t page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    std::byte* const after = at + (size + page - 1) / page * page;
+    if (before > 0) ::munmap(room, before);
+    if (after < end) ::munmap(after, static_cast<std::size_t>(end - after));
+  }
+  errno = cause;
+  return memory;
+}
+
+// Memory file systems mostly have small pages only, unless their pages are asked to become huge ones (Linux
+// 6.1). One small page must be there for each; measured: 100 MB are there in 11 ms, in small pages in 70, and
+// merges read and write them faster. Where it cannot be done, nothing is.
+void take_huge_pages(const Mapping& mapping) {
+  constexpr int collapse = 25;  // MADV_COLLAPSE, which older headers lack
+  const std::size_t whole = mapping.size / huge_page * huge_page;
+  for (std::size_t at = 0; at < whole; at += huge_page) {
+    if (::posix_fallocate(mapping.fd.get(), static_cast<off_t>(at), 1) != 0) return;
+  }
+  if (whole > 0) ::madvise(mapping.memory, whole, collapse);
+}
+
 }  // namespace
 
 Mapping::~Mapping() {
@@ -38,9 +74,19 @@ Mapping::~Mapping() {
 }
 
 std::shared_ptr<Mapping> Mapping::make(Descriptor file, std::size_t size, int protection) {
-  void* memory = ::mmap(nullptr, size, protection, MAP_SHARED | MAP_POPULATE, file.get(), 0);
+  void* const memory = map_aligned(file.get(), size, protection, MAP_POPULATE);
   if (memory == MAP_FAILED) return nullptr;
   return std::make_shared<Mapping>(std::move(file), memory, size);
+}
+
+std::shared_ptr<Mapping> Mapping::make_filled(Descriptor file, std::size_t size) {
+  if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) return nullptr;
+  void* const memory = map_aligned(file.get(), size, PROT_READ | PROT_WRITE, 0);
+  if (memory == MAP_FAILED) return nullptr;
+  auto mapping = std::make_shared<Mapping>(std::move(file), memory, size);
+  take_huge_pages(*mapping);
+  errno = ::posix_fallocate(mapping->fd.get(), 0, static_cast<off_t>(size));  // whatever is missing yet
+  return errno == 0 ? mapping : nullptr;
 }
 
 struct stat Mapping::about() const {

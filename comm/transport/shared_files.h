@@ -32,8 +32,11 @@ struct Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
-  /// Null (and errno) if it cannot be had. `protection` as for mmap.
+  /// Of a file that is there in full. Null (and errno) if it cannot be had. `protection` as for mmap.
   static std::shared_ptr<Mapping> make(Descriptor file, std::size_t size, int protection);
+  /// Gives an empty file all of its memory at once: a full file system is an error here (errno), and not a
+  /// SIGBUS later. On huge pages where the kernel has any, for this and every later mapping.
+  static std::shared_ptr<Mapping> make_filled(Descriptor file, std::size_t size);
   MutableBytes bytes() const { return {static_cast<std::byte*>(memory), size}; }
   struct stat about() const;  ///< without any name if it cannot be asked
 };

@@ -1,12 +1,17 @@
 // Files in shared memory that are read in place: when one may be written again, and what is left of parties
 // that end or die.
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <optional>
+#include <string>
 
 #include "comm/transport/bulk_shared.h"
 #include "tests/comm/transport_fixtures.h"
@@ -74,6 +79,53 @@ TEST_F(SharedFiles, NoFileIsWrittenAgainWhileAPartyHoldsIt) {
   EXPECT_FALSE(reader_->hold(ref).ok()) << "it is removed";
   twice = {};
   EXPECT_EQ(names("spare-").size(), 1u);  // whoever was last left it to anybody
+}
+
+/// Of a mapping of this process: KiB of it that are mapped by huge pages; none: its address is unknown.
+std::optional<long> huge_kilobytes(const std::byte* memory) {
+  std::ifstream maps("/proc/self/smaps");
+  bool here = false;
+  for (std::string line; std::getline(maps, line);) {
+    std::uintptr_t begin = 0, end = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx ", &begin, &end) == 2)
+      here =
+          begin <= reinterpret_cast<std::uintptr_t>(memory) && reinterpret_cast<std::uintptr_t>(memory) < end;
+    if (here && line.starts_with("ShmemPmdMapped:")) return std::stol(line.substr(15));
+  }
+  return std::nullopt;
+}
+
+/// Whether this kernel makes huge pages of a memory file's small ones when it is asked to.
+bool makes_huge_pages(const std::string& folder) {
+  constexpr std::size_t huge = std::size_t{2} << 20;
+  const std::string path = folder + "/probe";
+  const int file = ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
+  EXPECT_EQ(::posix_fallocate(file, 0, huge), 0);
+  void* const room = ::mmap(nullptr, 2 * huge, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const std::uintptr_t at = (reinterpret_cast<std::uintptr_t>(room) + huge - 1) / huge * huge;
+  void* const memory =
+      ::mmap(reinterpret_cast<void*>(at), huge, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, 0);
+  const bool made = ::madvise(memory, huge, 25) == 0;  // MADV_COLLAPSE
+  ::munmap(room, 2 * huge);
+  ::close(file);
+  std::filesystem::remove(path);
+  return made;
+}
+
+TEST_F(SharedFiles, LargeFilesLieOnHugePagesForAllParties) {
+  constexpr std::size_t large = (std::size_t{5} << 20) + 12345;  // two huge pages and something
+  const Blob filling = random_blob(large, 3);
+  Buffer buffer = writer_->allocate(large).value();
+  std::ranges::copy(filling.bytes(), buffer.bytes.begin());
+  const Blob blob(buffer);
+  ASSERT_EQ(blob.digest, filling.digest);
+  const Buffer held = reader_->hold({blob.digest, large, writer_->publish(blob).value()}).value();
+  EXPECT_TRUE(is(held, blob.digest));
+  for (const Buffer* mapped : {static_cast<const Buffer*>(&buffer), &held})
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(mapped->bytes.data()) % (std::size_t{2} << 20), 0u);
+  if (!makes_huge_pages(folder_.path())) GTEST_SKIP() << "this kernel makes no huge pages of small ones";
+  EXPECT_EQ(huge_kilobytes(buffer.bytes.data()), 4096);
+  EXPECT_EQ(huge_kilobytes(held.bytes.data()), 4096);
 }
 
 TEST_F(SharedFiles, TheLastHolderLeavesTheFileToTheNextWriter) {
