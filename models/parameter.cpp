@@ -9,6 +9,7 @@
 
 #include "base/cost_model.h"
 #include "base/error.h"
+#include "base/stream_copy.h"
 #include "models/layers/fast_products.h"
 
 namespace tessera {
@@ -70,7 +71,7 @@ void Parameter::write(Rows rows, const float* values) {
       to.copy_(at::from_blob(const_cast<float*>(values), to.sizes(), full.options().device(at::kCPU)));
       return;
     }
-    std::memcpy(to.mutable_data_ptr(), values, to.nbytes());
+    stream_copy(to.mutable_data_ptr(), values, to.nbytes(), to.nbytes());
     return;
   }
   // Calls put(from, elements, to) for what a part has of the rows.
@@ -83,7 +84,8 @@ void Parameter::write(Rows rows, const float* values) {
   };
   for (const Leaf& leaf : leaves) {
     put_common(leaf.rows, leaf.value, [](const float* from, std::int64_t elements, void* to) {
-      std::memcpy(to, from, sizeof(float) * static_cast<std::size_t>(elements));
+      const std::size_t bytes = sizeof(float) * static_cast<std::size_t>(elements);
+      stream_copy(to, from, bytes, bytes);
     });
   }
   for (const HalfRows& half : halves) put_common(half.rows, half.value, round_to_bf16);

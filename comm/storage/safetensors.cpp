@@ -8,6 +8,8 @@
 #include <set>
 #include <vector>
 
+#include "base/stream_copy.h"
+
 namespace tessera {
 namespace {
 using nlohmann::json;
@@ -134,8 +136,8 @@ HostTensor tensor_at(const Entry& entry, const Buffer& file, MutableBytes data) 
   return {entry.dtype, entry.shape, aligned ? Buffer{file.keep, bytes} : Buffer::copy_of(bytes)};
 }
 
-/// The parts one after the other in one buffer. `seen(bytes)` is called for all of it in order, while the
-/// bytes are still in the cache.
+/// The parts one after the other in one buffer. `seen(bytes)` is called for all of it in order, and leaves
+/// the bytes in the cache for the copy.
 template <class Seen>
 Buffer joined(const std::vector<Buffer>& parts, const std::function<Buffer(std::size_t)>& allocate,
               const Seen& seen) {
@@ -147,8 +149,8 @@ Buffer joined(const std::vector<Buffer>& parts, const std::function<Buffer(std::
   for (const Buffer& part : parts) {
     for (std::size_t done = 0; done < part.bytes.size(); done += at_once) {
       const Bytes from = part.bytes.subspan(done, std::min(at_once, part.bytes.size() - done));
-      std::memcpy(file.bytes.data() + at, from.data(), from.size());
-      seen(Bytes(file.bytes).subspan(at, from.size()));
+      seen(from);
+      stream_copy(file.bytes.data() + at, from.data(), from.size(), size);
       at += from.size();
     }
   }
