@@ -14,7 +14,7 @@ const std::string feedback_prefix = "feedback/";  // in the outer state
 
 }  // namespace
 
-Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
+Status Coordinator::validate(const MergeKey& key, TensorMap tensors, bool is_finite) const {
   if (parts_.hand_over.is_on()) {
     const TensorMap moments = take_moments(tensors);
     std::map<std::string, RowSet> rows;
@@ -23,7 +23,7 @@ Status Coordinator::validate(const MergeKey& key, TensorMap tensors) const {
           common_rows(fragments_[key.fragment.value], parts_.hand_over.rows(moment, key.slot, key.version));
     TESSERA_TRY(validate_moments(moments, rows, parts_.specs));
   }
-  return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors);
+  return merger_.validate(key.fragment, state_.settings.owned(key.slot, key.version), tensors, is_finite);
 }
 
 TensorMap Coordinator::initial_outer_state() const {

@@ -30,6 +30,15 @@ double bytes_of(const Shards& shards) {
   return static_cast<double>(bytes);
 }
 
+bool lie_in(const Blob& blob, const TensorMap& tensors) {
+  const std::byte* const begin = blob.bytes().data();
+  const std::byte* const end = begin + blob.bytes().size();
+  return std::ranges::all_of(tensors, [&](const auto& entry) {
+    const Bytes bytes = entry.second.bytes();
+    return bytes.empty() || (begin <= bytes.data() && bytes.data() < end);
+  });
+}
+
 }  // namespace
 
 Coordinator::Coordinator(CoordinatorParts parts, std::unique_ptr<RunStore> store, Endpoint& endpoint,
@@ -127,6 +136,7 @@ Status Coordinator::perform(const Action& action) {
             fetching = {.from = a.from,
                         .offer = a.offer,
                         .blobs = {},
+                        .is_finite = false,
                         .failure = {},
                         .outstanding = 1,
                         .begin = clock_.now()};
@@ -198,6 +208,7 @@ void Coordinator::blob_arrived(const BlobArrived& arrival) {
     if (!wanted || fetching.blobs.count(arrival.ref.digest)) continue;
     if (arrival.blob.ok()) {
       fetching.blobs.emplace(arrival.ref.digest, *arrival.blob);
+      if (fetching.offer.contribution.digest == arrival.ref.digest) fetching.is_finite = arrival.is_finite;
     } else {
       fetching.failure = arrival.blob.error().message;
     }
@@ -226,7 +237,10 @@ void Coordinator::finish_fetch(SlotId slot) {
   const Blob& blob = fetching.blobs.at(fetched.digest);
   const Instant begin = real_time();
   auto contribution = contribution_of(key, blob.buffer, "contribution of slot " + std::to_string(slot.value));
-  const Status valid = contribution.ok() ? validate(key, *contribution) : Status(contribution.error());
+  // Of what was decoded, or copied to where it is aligned, nobody has seen the numbers yet.
+  const bool is_finite = fetching.is_finite && contribution.ok() && lie_in(blob, *contribution);
+  const Status valid =
+      contribution.ok() ? validate(key, *contribution, is_finite) : Status(contribution.error());
   if (!valid.ok()) {
     fetched.outcome = Outcome::refused;
     fetched.reason = valid.error().message;

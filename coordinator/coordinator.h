@@ -124,7 +124,7 @@ class Coordinator {
   /// Makes the pieces of a contribution whole that some coordinates of came.
   Status fill_in(const MergeKey& key, const RowSet& expected, TensorMap& tensors) const;
   /// Parameters and moments of a contribution are those of the rows that the slot owns.
-  Status validate(const MergeKey& key, TensorMap tensors) const;
+  Status validate(const MergeKey& key, TensorMap tensors, bool is_finite) const;
   /// The encoded state of a slot: as it came with a contribution, or from the slots folder where workers
   /// share it.
   Result<Buffer> slot_state(SlotId slot, const Digest& digest) const;
@@ -156,6 +156,7 @@ class Coordinator {
     PeerId from;
     Offer offer;
     std::map<Digest, Blob> blobs;  ///< arrived so far
+    bool is_finite = false;        ///< BlobArrived::is_finite of the contribution
     TensorMap tensors;             ///< of the contribution, once it is found valid
     std::string failure;
     std::size_t outstanding = 0;

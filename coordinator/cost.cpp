@@ -203,8 +203,7 @@ CostReport cost_of(const Plan& plan, const std::vector<ParamSpec>& specs, const 
   report.mean_share = shares / plan.slots;
   report.mean_peak = peaks / plan.slots;
   // What nobody trains is kept, but never merged.
-  const bool accumulates = settings.stores_deltas || shares > owners_read_twice;
-  report.accumulator_bytes = accumulates ? kDouble * report.parameters : 0;
+  report.accumulator_bytes = are_stored(settings.deltas, shares) ? kDouble * report.parameters : 0;
   report.coordinator_bytes =
       report.accumulator_bytes + kFloat * stored_elements(specs) + outer_state_bytes(cut, specs, settings);
   report.notes = plan.notes;

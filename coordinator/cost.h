@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/cost_model.h"
+#include "coordinator/merge.h"
 
 namespace tessera {
 
@@ -23,8 +24,7 @@ struct CostSettings {
   double slot_states = 0;
   /// fp32 tensors that the coordinator keeps of a parameter beside itself (Nesterov: the momentum).
   std::function<double(const ParamSpec&, bool cut)> outer_states = [](const ParamSpec&, bool) { return 1.0; };
-  bool stores_deltas =
-      true;  ///< merges keep the deltas of all parameters at once (OuterMethod::needs_deltas)
+  Deltas deltas = Deltas::stored;  ///< deltas_of()
   /// Slots step, and so keep moments and a start copy of what they train; else the coordinator does.
   bool steps_locally = true;
   double bytes_up = 4, bytes_down = 4;  ///< per parameter on the wire, of large pieces

@@ -8,11 +8,11 @@
 #include <optional>
 #include <set>
 
+#include "base/finite.h"
 #include "base/parallel.h"
 #include "base/pieces.h"
 #include "base/text.h"
 #include "coordinator/blend.h"
-#include "coordinator/kernels/kernels.h"
 #include "coordinator/slot_mean.h"
 
 namespace tessera {
@@ -130,18 +130,18 @@ std::vector<std::vector<BroughtRows>> brought_of(const ParamSpec& spec, Rows ran
   return brought;
 }
 
-bool all_finite(std::span<const float> values, int threads) {
+bool is_all_finite(std::span<const float> values, int threads) {
   constexpr std::size_t block = std::size_t{1} << 18;
   std::atomic<bool> finite = true;
   parallel_for((values.size() + block - 1) / block, threads, [&](std::size_t i) {
-    const std::span<const float> part = values.subspan(i * block, std::min(block, values.size() - i * block));
-    if (!merge_kernels().finite(part.data(), part.size())) finite = false;
+    const std::size_t begin = i * block, count = std::min(block, values.size() - begin);
+    if (!all_finite(std::as_bytes(values.subspan(begin, count)))) finite = false;
   });
   return finite;
 }
 
 Status check_piece(const std::string& name, const HostTensor& tensor, const std::vector<std::int64_t>& shape,
-                   int threads) {
+                   int threads, bool is_finite) {
   if (tensor.dtype != DType::f32) {
     return fail(ExitCode::failed, name, " is ", safetensors_name(tensor.dtype), ", expected F32");
   }
@@ -153,7 +153,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor, const std:
   if (static_cast<std::int64_t>(values.size()) != tensor.elements()) {
     return fail(ExitCode::failed, name, " carries ", values.size(), " values for shape ", shape_text(shape));
   }
-  if (all_finite(values, threads)) return {};
+  if (is_finite || is_all_finite(values, threads)) return {};
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (!std::isfinite(values[i])) {
       return fail(ExitCode::failed, name, " is not finite: element ", i, " of ", values.size(), " is ",
@@ -166,7 +166,7 @@ Status check_piece(const std::string& name, const HostTensor& tensor, const std:
 }  // namespace
 
 Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs,
-                int threads) {
+                int threads, bool is_finite) {
   std::set<std::string> known;
   for (const ParamSpec& spec : specs) {
     auto ranges = expected.find(spec.name);
@@ -178,7 +178,7 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
       if (found == contribution.end()) return fail(ExitCode::failed, name, " is missing");
       std::vector<std::int64_t> shape = spec.shape;
       if (!shape.empty()) shape[0] = rows.count();
-      TESSERA_TRY(check_piece(name, found->second, shape, threads));
+      TESSERA_TRY(check_piece(name, found->second, shape, threads, is_finite));
     }
   }
   for (const auto& [name, tensor] : contribution) {
@@ -187,8 +187,9 @@ Status validate(const TensorMap& contribution, const RowSet& expected, const std
   return {};
 }
 
-bool stores_deltas(const OuterMethod& method, const MergeSettings& settings) {
-  return method.needs_deltas() || method.weighs() || settings.keeps_fast;
+Deltas deltas_of(const OuterMethod& method, const MergeSettings& settings) {
+  if (method.needs_deltas() || method.weighs() || settings.keeps_fast) return Deltas::stored;
+  return method.needs_sums() ? Deltas::made_twice : Deltas::made_once;
 }
 
 Merger::Merger(std::vector<ParamSpec> specs, std::shared_ptr<const OuterMethod> method,
@@ -247,8 +248,9 @@ RowSet Merger::expected(FragmentId fragment, const RowSet& owned) const {
   return common_rows(fragments_.at(static_cast<std::size_t>(fragment.value)), brought);
 }
 
-Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const {
-  return tessera::validate(contribution, expected(fragment, owned), specs_, settings_.threads);
+Status Merger::validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution,
+                        bool is_finite) const {
+  return tessera::validate(contribution, expected(fragment, owned), specs_, settings_.threads, is_finite);
 }
 
 MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
@@ -256,8 +258,8 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   const std::vector<const MergeInput*> ordered = in_slot_order(inputs);
   const RowSet& rows = fragments_.at(static_cast<std::size_t>(fragment.value));
   const auto elements = static_cast<double>(elements_in(rows, specs_));
-  const bool stores =
-      stores_deltas(*method_, settings_) || brought_elements(ordered) > owners_read_twice * elements;
+  const Deltas deltas = deltas_of(*method_, settings_);
+  const bool stores = are_stored(deltas, brought_elements(ordered) / elements);
   std::size_t stored = 0;
   for (const ParamSpec& spec : specs_) {
     const auto ranges = rows.find(spec.name);
@@ -287,6 +289,10 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
         mean.fill([&](const Blended& blended) { blend(*method_, spec, range, ordered, start, blended); });
         continue;
       }
+      if (is_weight && deltas == Deltas::made_once) {
+        mean.count_owners();
+        continue;
+      }
       for (std::size_t block = 0; block < mean.blocks(); ++block) blocks.emplace_back(&mean, block);
     }
   }
@@ -295,7 +301,7 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
 
   std::vector<Update> updates;
   MergeOutcome outcome;
-  for (const SlotMean& mean : means) {
+  for (SlotMean& mean : means) {
     const std::string& name = mean.spec().name;
     if (mean.spec().role == Role::buffer) {
       store_buffer_mean(mean, floats_of(theta, name, mean.spec()));
@@ -303,10 +309,11 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
     }
     add_updates(mean, ordered, theta, state, updates, outcome);
   }
-  double norm_squares = 0;
-  for (const Update& update : updates) norm_squares += update.products->squares;
-  outcome.delta_norm = std::sqrt(norm_squares);
   outcome.outer = method_->apply(version.value, updates);
+  double norm_squares = 0;
+  for (const Update& update : updates)
+    norm_squares += (update.products ? *update.products : update.maker->products()).squares;
+  outcome.delta_norm = std::sqrt(norm_squares);
   return outcome;
 }
 
@@ -320,7 +327,7 @@ std::span<const float> Merger::momentum_of(const ParamSpec& spec, Rows range, Te
 }
 
 /// What the method is to apply of a parameter's mean, and what nobody contributed to.
-void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+void Merger::add_updates(SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
                          TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const {
   const ParamSpec& spec = mean.spec();
   const std::vector<std::string> kinds = state_names(spec.name);
@@ -341,8 +348,9 @@ void Merger::add_updates(const SlotMean& mean, const std::vector<const MergeInpu
                   .cut = is_cut(spec.name),
                   .squares = mean.squares_of(rows),
                   .threads = settings_.threads,
-                  .products = mean.products_of(rows),
+                  .products = {},
                   .maker = mean.is_stored() ? nullptr : mean.maker_of(rows)};
+    if (mean.has_sums()) update.products = mean.products_of(rows);
     for (const std::string& kind : kinds) {
       update.state.push_back(floats_of(state, kind + "/" + spec.name, spec).subspan(begin, count));
     }

@@ -50,16 +50,24 @@ struct MergeSettings {
   int threads = 1;  ///< that share the passes over memory; changes no bit
 };
 
+/// What a merge does about the deltas of all parameters, which are 8 bytes each.
+enum class Deltas : std::uint8_t {
+  stored,      ///< the method reads them as a whole
+  made_twice,  ///< for the sums that the step depends on, and for the step; stored if they are of many
+  made_once,   ///< with the step, which depends on nothing
+};
+Deltas deltas_of(const OuterMethod& method, const MergeSettings& settings);
 /// Contributions to a coordinate, on average, above which it takes longer to read them twice than to store
 /// their mean in fp64.
 inline constexpr double owners_read_twice = 6;
-/// Whether a merge keeps the deltas of all parameters at once although it has so few contributions.
-bool stores_deltas(const OuterMethod& method, const MergeSettings& settings);
+inline bool are_stored(Deltas deltas, double owners) {
+  return deltas == Deltas::stored || (deltas == Deltas::made_twice && owners > owners_read_twice);
+}
 
-/// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite. The Error
-/// names the tensor. `threads` share the work.
+/// Names and shapes of a contribution must be exactly the pieces of `expected`, in F32 and finite, unless
+/// that is known. The Error names the tensor. `threads` share the work.
 Status validate(const TensorMap& contribution, const RowSet& expected, const std::vector<ParamSpec>& specs,
-                int threads = 1);
+                int threads = 1, bool is_finite = false);
 
 /// Merges contributions with an outer method. Holds no state of its own; the caller owns parameters and outer
 /// state.
@@ -79,19 +87,19 @@ class Merger {
   /// What a slot that owns `owned` brings to a merge of `fragment`: its own of the fragment's rows, and all
   /// that are a buffer's.
   RowSet expected(FragmentId fragment, const RowSet& owned) const;
-  Status validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution) const;
+  Status validate(FragmentId fragment, const RowSet& owned, const TensorMap& contribution,
+                  bool is_finite = false) const;
 
   /// Makes `version` (from 1) of `fragment`, in place: `theta` holds the parameters by name (F32), `state`
   /// what initial_state() made. Per coordinate: the mean over the inputs that hold it, m[i] of them, in slot
   /// order; where m[i] = 0 nothing moves. A buffer becomes the plain mean of its contributions. The inputs
   /// come in any order, have passed validate(), and at most one per slot. Needs 8 bytes per parameter of the
-  /// fragment besides its arguments if stores_deltas() or of more than owners_read_twice inputs to a
-  /// coordinate, else next to nothing.
+  /// fragment besides its arguments if deltas are_stored(), else next to nothing.
   MergeOutcome merge(FragmentId fragment, Version version, const std::vector<MergeInput>& inputs,
                      TensorMap& theta, TensorMap& state) const;
 
  private:
-  void add_updates(const SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
+  void add_updates(SlotMean& mean, const std::vector<const MergeInput*>& inputs, TensorMap& theta,
                    TensorMap& state, std::vector<Update>& updates, MergeOutcome& outcome) const;
   std::span<const float> momentum_of(const ParamSpec& spec, Rows range, TensorMap& state) const;
   bool is_cut(const std::string& name) const { return settings_.cut.count(name) > 0; }

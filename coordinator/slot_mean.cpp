@@ -116,9 +116,20 @@ void SlotMean::take(std::size_t block) {
   });
 }
 
+void SlotMean::count_owners() {
+  TESSERA_CHECK(!is_stored());
+  makers_sum_up_ = true;
+  for (const std::vector<BroughtRows>& slot : brought_) {
+    for (const BroughtRows& piece : slot) {
+      for (std::int64_t row = piece.rows.begin; row < piece.rows.end; ++row)
+        ++owners_[static_cast<std::size_t>(row - range_.begin)];
+    }
+  }
+}
+
 class SlotMean::Maker final : public DeltaMaker {
  public:
-  Maker(const SlotMean& mean, Rows rows) : mean_(mean), rows_(rows) {}
+  Maker(SlotMean& mean, Rows rows) : mean_(mean), rows_(rows) {}
   std::size_t blocks() const override { return mean_.blocks_in(rows_.count()); }
   void make(std::size_t block, const Use& use) const override {
     const std::int64_t begin = rows_.begin + static_cast<std::int64_t>(block) * mean_.block_rows_;
@@ -127,20 +138,30 @@ class SlotMean::Maker final : public DeltaMaker {
     std::vector<double> sums(tile_elements);
     std::vector<std::int32_t> owners;
     mean_.for_each_tile(rows, [&](const Tile& tile) {
+      const auto first = static_cast<std::size_t>(tile.rows.begin);
       owners.resize(static_cast<std::size_t>(tile.rows.count()));
-      mean_.sum_up(tile, parts, sums, tile.columns, owners, nullptr);
+      double* const squares = mean_.makers_sum_up_ ? mean_.squares_.data() + first : nullptr;
+      mean_.sum_up(tile, parts, sums, tile.columns, owners, squares);
       const std::span<double> delta = std::span(sums).first(owners.size() * tile.columns);
       mean_.divide(owners[0], delta);
+      if (mean_.makers_sum_up_) {
+        for (std::size_t at = 0; at < owners.size(); ++at)
+          mean_.multiply(first + at, tile.column, delta.subspan(at * tile.columns, tile.columns));
+      }
       use(static_cast<std::size_t>(tile.rows.begin - rows_.begin) * mean_.width_ + tile.column, delta);
     });
   }
+  DeltaProducts products() const override { return mean_.products_of(of_parameter()); }
+  double squares() const override { return mean_.squares_of(of_parameter()); }
 
  private:
-  const SlotMean& mean_;
-  Rows rows_;
+  Rows of_parameter() const { return {rows_.begin + mean_.range_.begin, rows_.end + mean_.range_.begin}; }
+
+  SlotMean& mean_;
+  Rows rows_;  ///< counted from the range's first
 };
 
-std::shared_ptr<const DeltaMaker> SlotMean::maker_of(Rows rows) const {
+std::shared_ptr<const DeltaMaker> SlotMean::maker_of(Rows rows) {
   return std::make_shared<Maker>(*this, Rows{rows.begin - range_.begin, rows.end - range_.begin});
 }
 

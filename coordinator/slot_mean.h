@@ -35,6 +35,9 @@ class SlotMean {
   std::size_t blocks() const { return blocks_in(range_.count()); }
   /// Each block once, from any thread.
   void take(std::size_t block);
+  /// Instead of taking blocks, of a mean that is not stored: only counts who brought what. Sums are formed by
+  /// the makers, who then make each block once.
+  void count_owners();
 
   /// Instead of taking blocks: another way to make one of many, which is stored. `make(into)` gets zeros.
   template <class Make>
@@ -49,7 +52,7 @@ class SlotMean {
   // ---- once all blocks are taken
   std::span<double> mean_of(Rows rows) const;
   /// Makes the mean of rows that equally many contributed to, from the same spans. Needs this object.
-  std::shared_ptr<const DeltaMaker> maker_of(Rows rows) const;
+  std::shared_ptr<const DeltaMaker> maker_of(Rows rows);
   /// Calls visit(rows, m) for the maximal runs of rows that have equally many contributions.
   template <class Visit>
   void for_each_run(Visit visit) const {
@@ -62,6 +65,8 @@ class SlotMean {
   /// Of all contributions' differences in these rows, squared.
   double squares_of(Rows rows) const;
   DeltaProducts products_of(Rows rows) const;
+  /// Whether these are there already, and not only once a maker has made all blocks.
+  bool has_sums() const { return !makers_sum_up_; }
 
  private:
   class Maker;
@@ -95,6 +100,7 @@ class SlotMean {
   std::vector<std::int32_t> owners_;     ///< m per row
   std::vector<double> squares_;          ///< of all contributions' differences, per row
   std::vector<DeltaProducts> products_;  ///< per row that has owners
+  bool makers_sum_up_ = false;
 };
 
 }  // namespace tessera

@@ -318,7 +318,7 @@ CostSettings cost_settings(const Recipe& recipe, const ModelParts& model) {
           .slot_states = static_cast<double>(method->own_state_names().size()) +
                          (assemble_up(recipe, *method).keeps_residual() ? 1 : 0),
           .outer_states = outer_states(recipe, model, method),
-          .stores_deltas = stores_deltas(*method, merge_settings(recipe, *method, model.plan)),
+          .deltas = deltas_of(*method, merge_settings(recipe, *method, model.plan)),
           .steps_locally = method->steps_locally(),
           .bytes_up = per_parameter(up),
           .bytes_down = per_parameter(down),

@@ -28,6 +28,7 @@ Result<std::unique_ptr<ZmqEndpoint>> open_endpoint(const RunDirectory& run, cons
   options.control_port = static_cast<int>(recipe.net.port);
   options.bulk_port = recipe.net.port == 0 ? 0 : static_cast<int>(recipe.net.port) + 1;
   options.transport.shared_folder = shared;
+  options.transport.looks_for_non_finite = true;
   auto port_of = [](const std::string& address) {
     return std::atoi(address.substr(address.rfind(':') + 1).c_str());
   };

@@ -62,6 +62,23 @@ class Adam final : public OuterRule {
   OuterAdam adam_;
 };
 
+constexpr std::size_t stored_block = 65536;  // elements
+
+std::size_t stored_blocks(std::size_t elements) {
+  return (elements + stored_block - 1) / stored_block;
+}
+
+void apply_block(const Update& update, const RuleStep& step, std::size_t block) {
+  const auto apply = [&](std::size_t begin, std::span<const double> delta) {
+    std::vector<std::span<float>> state;
+    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, delta.size()));
+    step.rule->apply(step.lr, update.theta.subspan(begin, delta.size()), delta, state);
+  };
+  if (update.maker) return update.maker->make(block, apply);
+  const std::size_t begin = block * stored_block;
+  apply(begin, update.delta.subspan(begin, std::min(stored_block, update.delta.size() - begin)));
+}
+
 }  // namespace
 
 bool restart_state(std::int64_t every, std::int64_t version, std::span<const Update> updates) {
@@ -90,23 +107,24 @@ DeltaProducts products_of(std::span<const double> delta, std::span<const float> 
   return {sums[0], sums[1], sums[2]};
 }
 
-void apply_rule(const OuterRule& rule, double lr, const Update& update) {
-  const auto apply = [&](std::size_t begin, std::span<const double> delta) {
-    std::vector<std::span<float>> state;
-    for (const std::span<float>& whole : update.state) state.push_back(whole.subspan(begin, delta.size()));
-    rule.apply(lr, update.theta.subspan(begin, delta.size()), delta, state);
+void apply_rules(std::span<const Update> updates, const std::function<RuleStep(const Update&)>& step_of) {
+  struct Block {
+    const Update* update;
+    RuleStep step;
+    std::size_t index;
   };
-  if (update.maker) {
-    parallel_for(update.maker->blocks(), update.threads,
-                 [&](std::size_t block) { update.maker->make(block, apply); });
-    return;
+  std::vector<Block> blocks;
+  int threads = 1;
+  for (const Update& update : updates) {
+    if (!update.maker) TESSERA_CHECK_EQ(update.delta.size(), update.theta.size());
+    const std::size_t count = update.maker ? update.maker->blocks() : stored_blocks(update.theta.size());
+    const RuleStep step = step_of(update);
+    for (std::size_t i = 0; i < count; ++i) blocks.push_back({&update, step, i});
+    threads = std::max(threads, update.threads);
   }
-  constexpr std::size_t block = 65536;  // elements
-  const std::size_t size = update.theta.size();
-  TESSERA_CHECK_EQ(update.delta.size(), size);
-  parallel_for((size + block - 1) / block, update.threads, [&](std::size_t i) {
-    const std::size_t begin = i * block;
-    apply(begin, update.delta.subspan(begin, std::min(block, size - begin)));
+  parallel_for(blocks.size(), threads, [&](std::size_t i) {
+    const auto& [update, step, index] = blocks[i];
+    apply_block(*update, step, index);
   });
 }
 

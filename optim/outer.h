@@ -81,6 +81,9 @@ class DeltaMaker {
   /// Calls use() for the elements of a block. From any thread; only use() of the same elements may change
   /// what the delta is counted from.
   virtual void make(std::size_t block, const Use& use) const = 0;
+  /// Update::products and squares, once all blocks have been made: of the state as it was before use().
+  virtual DeltaProducts products() const = 0;
+  virtual double squares() const = 0;
 };
 
 /// The merged delta (or gradient) of rows `rows` of one parameter, and what it is applied to. Only rows with
@@ -95,12 +98,18 @@ struct Update {
   bool cut = false;    ///< the parameter is divided among the slots, not trained by all of them
   double squares = 0;  ///< sum over the contributions of the squared norm of their deltas
   int threads = 1;     ///< that may share the work on it; changes no bit
-  /// Of delta and state[0], where they were formed with the delta; none: whoever needs them does.
+  /// Of delta and state[0], where they were formed with the delta; none: the maker has them in the end, or
+  /// whoever needs them forms them.
   std::optional<DeltaProducts> products{};
   std::shared_ptr<const DeltaMaker> maker{};  ///< only for methods that do without stored deltas
 };
-/// rule.apply() on all of an update.
-void apply_rule(const OuterRule& rule, double lr, const Update& update);
+/// An outer step of one update.
+struct RuleStep {
+  const OuterRule* rule;
+  double lr;
+};
+/// rule.apply() on all of every update, the step that `step_of` says.
+void apply_rules(std::span<const Update> updates, const std::function<RuleStep(const Update&)>& step_of);
 
 /// Outer momentum begins anew with every `every`-th merge after the first (0: never): zeroes the state before
 /// `version` is made. Returns whether it did.
@@ -261,9 +270,12 @@ class OuterMethod {
   virtual std::vector<std::string> state_names() const = 0;
   /// The state tensors of a parameter that is cut, where they are fewer.
   virtual std::vector<std::string> cut_state_names() const { return state_names(); }
-  /// Whether apply() reads Update::delta itself. If not, it comes with a maker and with products, for
-  /// apply_rule() and signals_of(): 8 bytes a parameter less, and fewer passes over memory.
+  /// Whether apply() reads Update::delta itself. If not, it comes with a maker, for apply_rules() and
+  /// signals_of(): 8 bytes a parameter less, and fewer passes over memory.
   virtual bool needs_deltas() const { return true; }
+  /// Whether apply() needs products and squares before it applies anything. If neither, all that was brought
+  /// is read once only.
+  virtual bool needs_sums() const { return true; }
   /// Makes `version` (from 1) of one fragment: updates theta and state in place.
   virtual OuterReport apply(std::int64_t version, std::span<const Update> updates) const = 0;
 };

@@ -45,7 +45,9 @@ struct Sums {
   double with_momentum = 0, momentum_squares = 0;
 
   void add(const Update& update, bool without_momentum) {
-    const DeltaProducts products = update.products ? *update.products : products_in(update);
+    const DeltaProducts products = update.products ? *update.products
+                                   : update.maker  ? update.maker->products()
+                                                   : products_in(update);
     mean_squares += products.squares;
     if (!without_momentum) {
       with_momentum += products.with_momentum;
@@ -53,7 +55,7 @@ struct Sums {
     }
     if (update.owners > 1) {
       sum_squares += update.owners * update.owners * products.squares;
-      slot_squares += update.squares;
+      slot_squares += update.products || !update.maker ? update.squares : update.maker->squares();
       pairs = std::max(pairs, update.owners - 1.0);
     }
   }

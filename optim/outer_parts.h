@@ -19,6 +19,7 @@ class LikeDiLoCo : public OuterMethod {
   std::vector<std::string> state_names() const override { return diloco_->state_names(); }
   std::vector<std::string> cut_state_names() const override { return diloco_->cut_state_names(); }
   bool needs_deltas() const override { return diloco_->needs_deltas(); }
+  bool needs_sums() const override { return diloco_->needs_sums(); }
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     return diloco_->apply(version, updates);
   }

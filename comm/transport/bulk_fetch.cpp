@@ -11,8 +11,7 @@ namespace {
 
 constexpr std::uint64_t window_chunks =
     128;  // how far requests run ahead of the first gap: bounds work per arrival
-constexpr std::uint64_t held_chunks_a_turn = 32;  // hashed per work(): less than a millisecond
-constexpr int bad_chunks_allowed = 16;            // a peer that only lies is left before it costs much
+constexpr int bad_chunks_allowed = 16;  // a peer that only lies is left before it costs much
 constexpr Duration soon = std::chrono::milliseconds(20);
 
 }  // namespace
@@ -28,13 +27,6 @@ void BulkFetcher::fetch(PeerId from, const BlobRef& ref, Instant now) {
     return;
   }
   restart(*fetch, now);
-  if (!ref.path.empty() && shared_ != nullptr) {
-    if (!shared_->is_path_of(ref)) {
-      counters_.drop(drop::shared_path);
-    } else if (Result<Buffer> held = shared_->hold(ref); held.ok()) {
-      fetch->held = *std::move(held);
-    }
-  }
   finish_if_whole(fetch, now);
 }
 
@@ -52,7 +44,6 @@ BulkFetcher::Fetches::iterator BulkFetcher::find(const Digest& digest) {
 
 void BulkFetcher::restart(Fetch& fetch, Instant now) {
   fetch.buffer = {};
-  fetch.held = {};
   fetch.hasher.emplace();
   fetch.verified = fetch.next = 0;
   fetch.asked.clear(), fetch.again.clear(), fetch.arrived.clear();
@@ -120,24 +111,6 @@ void BulkFetcher::verify_arrived(Fetch& fetch) {
   }
 }
 
-/// Held files are hashed where they lie, side by side.
-void BulkFetcher::verify_held(Instant now) {
-  std::vector<Fetches::iterator> held;
-  for (auto fetch = fetches_.begin(); fetch != fetches_.end(); ++fetch) {
-    if (fetch->held.keep) held.push_back(fetch);
-  }
-  parallel_for(held.size(), options_.threads, [&](std::size_t i) {
-    Fetch& fetch = *held[i];
-    const std::uint64_t end = std::min(fetch.chunks(), fetch.verified + held_chunks_a_turn);
-    const std::size_t from = fetch.verified * chunk_bytes;
-    fetch.hasher->add(Bytes(fetch.held.bytes)
-                          .subspan(from, std::min<std::size_t>(fetch.ref.size, end * chunk_bytes) - from));
-    fetch.verified = end;
-    fetch.progress = now;
-  });
-  for (const auto fetch : held) finish_if_whole(fetch, now);
-}
-
 void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant now) {
   counters_.drop(drop::checksum);
   fetch->asked.erase(index);
@@ -152,20 +125,16 @@ void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant 
 bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
   if (fetch->verified < fetch->chunks()) return false;
   if (fetch->hasher->digest() == fetch->ref.digest) {
-    if (fetch->held.keep) counters_.add(&TransportCounters::shared_bytes_in, fetch->ref.size);
     Blob blob;
-    blob.buffer = fetch->held.keep ? fetch->held : fetch->buffer;
+    blob.buffer = fetch->buffer;
     blob.digest = fetch->ref.digest;
     end(fetch, std::move(blob));
   } else {
     counters_.drop(drop::digest);
-    if (fetch->held.keep)
-      restart(*fetch, now);  // the file is not what it says: have the bytes from the peer itself
-    else
-      next_source(fetch,
-                  fail(ExitCode::failed, "blob ", fetch->ref.digest, ": the bytes of peer ",
-                       fetch->sources.front(), " have another digest"),
-                  now);
+    next_source(fetch,
+                fail(ExitCode::failed, "blob ", fetch->ref.digest, ": the bytes of peer ",
+                     fetch->sources.front(), " have another digest"),
+                now);
   }
   return true;
 }
@@ -215,10 +184,8 @@ void BulkFetcher::ask_chunks(Fetch& fetch, Instant now, const Ask& ask) {
 }
 
 void BulkFetcher::work(Instant now, const Ask& ask) {
-  verify_held(now);
   for (auto next = fetches_.begin(); next != fetches_.end();) {
     const auto fetch = next++;  // whatever follows may end it
-    if (fetch->held.keep) continue;
     if (now - fetch->progress >= options_.give_up) {
       next_source(fetch,
                   fail(ExitCode::failed, "blob ", fetch->ref.digest, ": nothing came from peer ",
@@ -241,9 +208,8 @@ void BulkFetcher::work(Instant now, const Ask& ask) {
 std::optional<Instant> BulkFetcher::next_work(Instant now) const {
   std::optional<Instant> next;
   for (const Fetch& fetch : fetches_) {
-    const Instant due = fetch.held.keep ? now
-                        : fetch.blocked ? now + soon
-                                        : std::min(fetch.retry_at, fetch.progress + options_.give_up);
+    const Instant due =
+        fetch.blocked ? now + soon : std::min(fetch.retry_at, fetch.progress + options_.give_up);
     if (!next || due < *next) next = due;
   }
   return next;

@@ -8,9 +8,7 @@
 #include <vector>
 
 #include "base/buffer_pool.h"
-#include "base/parallel.h"
 #include "comm/transport/bulk_frames.h"
-#include "comm/transport/bulk_shared.h"
 #include "comm/transport/counter_book.h"
 
 namespace tessera {
@@ -23,15 +21,12 @@ struct BulkOptions {
   /// time in a row.
   Duration retry = std::chrono::seconds(2);
   Duration give_up = std::chrono::seconds(20);  ///< fail after so long without a good chunk
-  int threads = hardware_threads();             ///< that verify blobs in shared memory
 };
 
-/// One thread at a time. A blob is had from shared memory where its reference names a file of the same
-/// folder, else by chunks.
+/// One thread at a time.
 class BulkFetcher {
  public:
-  BulkFetcher(const BulkOptions& options, SharedFolder* shared, CounterBook& counters)
-      : options_(options), shared_(shared), counters_(counters) {}
+  BulkFetcher(const BulkOptions& options, CounterBook& counters) : options_(options), counters_(counters) {}
 
   /// Starts a fetch of a blob that is not being fetched.
   void fetch(PeerId from, const BlobRef& ref, Instant now);
@@ -42,8 +37,7 @@ class BulkFetcher {
 
   /// Sends a request; false: not now (no route, or its queue is full), try again soon.
   using Ask = std::function<bool(PeerId, const ChunkRequest&)>;
-  /// A bounded piece of whatever is due: requests, repetitions, giving up, verifying what lies in shared
-  /// memory.
+  /// A bounded piece of whatever is due: requests, repetitions, giving up.
   void work(Instant now, const Ask& ask);
   /// When work() is due at the latest; nothing while no fetch is under way.
   std::optional<Instant> next_work(Instant now) const;
@@ -58,7 +52,6 @@ class BulkFetcher {
     BlobRef ref;
     std::vector<PeerId> sources;             ///< front: whom we ask
     Buffer buffer;                           ///< empty until the first chunk is here
-    Buffer held;                             ///< the file in shared memory, where there is one
     std::optional<Hasher> hasher;            ///< of the bytes before `verified`
     std::uint64_t verified = 0;              ///< chunks hashed in order
     std::uint64_t next = 0;                  ///< first chunk never asked for
@@ -79,7 +72,6 @@ class BulkFetcher {
   void went_on(Fetch& fetch, Instant now);
   void store(Fetch& fetch, const ChunkHeader& header, Bytes payload, Instant now);
   void damaged(Fetches::iterator fetch, std::uint64_t index, Instant now);
-  void verify_held(Instant now);
   void verify_arrived(Fetch& fetch);
   void ask_chunks(Fetch& fetch, Instant now, const Ask& ask);
   bool finish_if_whole(Fetches::iterator fetch, Instant now);
@@ -90,7 +82,6 @@ class BulkFetcher {
   std::size_t credit_of(PeerId source) const;
 
   BulkOptions options_;
-  SharedFolder* shared_;
   CounterBook& counters_;
   BufferPool pool_;
   Fetches fetches_;

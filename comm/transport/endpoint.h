@@ -27,6 +27,8 @@ struct BlobArrived {
   PeerId from;
   BlobRef ref;
   Result<Blob> blob;  ///< verified against ref.digest, or why it could not be had
+  /// All of its 4-byte words are finite as fp32 numbers. False: some are not, or nobody has looked.
+  bool is_finite = false;
 };
 using Arrival = std::variant<Received, BlobArrived>;
 

@@ -1,10 +1,15 @@
 #include "comm/transport/zmq_endpoint.h"
 
+#include <algorithm>
+#include <deque>
 #include <future>
+#include <iterator>
 #include <map>
 #include <set>
+#include <span>
 #include <thread>
 
+#include "comm/transport/held_fetches.h"
 #include "comm/transport/zmq_loop.h"
 #include "monitoring/log.h"
 
@@ -16,7 +21,11 @@ struct ZmqEndpoint::Parts {
       : control(sockets->address(Path::control)),
         bulk(sockets->address(Path::bulk)),
         shared(std::move(folder)),
-        loop(std::move(sockets), shared.get(), options),
+        loop(std::move(sockets), options),
+        held(shared.get(),
+             {.max_blob_bytes = options.transport.bulk.max_blob_bytes,
+              .looks_for_non_finite = options.transport.looks_for_non_finite},
+             loop.counters()),
         thread([this] { loop.run(); }) {}
 
   std::string control, bulk;
@@ -25,6 +34,8 @@ struct ZmqEndpoint::Parts {
   BufferPool pool;                ///< for what cannot lie in shared memory
   std::map<Digest, int> offered;  ///< how often: slots may bring equal blobs
   std::set<Digest> fetching;      ///< until their arrival is handed over: a second fetch joins
+  HeldFetches held;
+  std::deque<BlobArrived> verified;  ///< of these, to be handed over
   std::thread thread;
 };
 
@@ -50,8 +61,26 @@ void ZmqEndpoint::identify(JobId job, Epoch epoch, Incarnation incarnation) {
 void ZmqEndpoint::send(PeerId to, const Message& message) {
   parts_->loop.post([=](ZmqLoop& loop) { loop.send(to, message); });
 }
+void ZmqEndpoint::verify_held() {
+  HeldFetches::Verified verified = parts_->held.verify();
+  std::ranges::move(verified.arrived, std::back_inserter(parts_->verified));
+  for (const auto& [ref, peers] : verified.refused) {
+    parts_->loop.post([=](ZmqLoop& loop) {
+      loop.fetch(peers.front(), ref);
+      for (const PeerId& peer : std::span(peers).subspan(1)) loop.join(peer, ref.digest);
+    });
+  }
+}
+
 std::optional<Arrival> ZmqEndpoint::receive(Instant deadline) {
-  std::optional<Arrival> arrival = parts_->loop.inbox().pop(deadline);
+  if (parts_->held.any()) verify_held();
+  std::optional<Arrival> arrival;
+  if (!parts_->verified.empty()) {
+    arrival = std::move(parts_->verified.front());
+    parts_->verified.pop_front();
+  } else {
+    arrival = parts_->loop.inbox().pop(deadline);
+  }
   if (arrival)
     if (const auto* blob = std::get_if<BlobArrived>(&*arrival)) parts_->fetching.erase(blob->ref.digest);
   return arrival;
@@ -84,6 +113,7 @@ void ZmqEndpoint::withdraw(const Digest& digest) {
 }
 void ZmqEndpoint::fetch(PeerId from, const BlobRef& ref) {
   const bool first = parts_->fetching.insert(ref.digest).second;
+  if (first ? parts_->held.fetch(from, ref) : parts_->held.join(from, ref.digest)) return;
   parts_->loop.post([=](ZmqLoop& loop) { first ? loop.fetch(from, ref) : loop.join(from, ref.digest); });
 }
 std::string ZmqEndpoint::file_of(const Blob& fetched) const {

@@ -15,6 +15,7 @@ namespace tessera {
 struct TransportOptions {
   std::string shared_folder;  ///< e.g. /dev/shm/tessera-XXXX, made if missing; empty: blobs always go over
                               ///< the bulk socket
+  bool looks_for_non_finite = false;  ///< finds out BlobArrived::is_finite of blobs in shared memory
   BulkOptions bulk;
   LinkOptions link;  ///< imitates a slow link in both directions; blobs then never go through shared memory
   Duration silence =
@@ -59,6 +60,7 @@ class ZmqEndpoint final : public Endpoint {
   Status reconnect(const std::string& control, const std::string& bulk);
 
  private:
+  void verify_held();
   std::unique_ptr<Parts> parts_;
 };
 

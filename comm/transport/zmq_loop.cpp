@@ -47,10 +47,10 @@ zmq::message_t message_of(Buffer buffer) {
 
 }  // namespace
 
-ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, SharedFolder* shared, const Options& options)
+ZmqLoop::ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const Options& options)
     : sockets_(std::move(sockets)),
       options_(options),
-      fetcher_(options.transport.bulk, shared, counters_),
+      fetcher_(options.transport.bulk, counters_),
       wake_(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
   TESSERA_CHECK(wake_ >= 0, "no file descriptor left for an endpoint");
   if (options.transport.link.slows()) slow_.emplace(options.transport.link);

@@ -24,7 +24,7 @@ class ZmqLoop {
     Duration heartbeat_interval{};
     const std::atomic<std::uint64_t>* steps = nullptr;
   };
-  ZmqLoop(std::unique_ptr<ZmqSockets> sockets, SharedFolder* shared, const Options& options);
+  ZmqLoop(std::unique_ptr<ZmqSockets> sockets, const Options& options);
   ~ZmqLoop();
 
   // ---- from any thread
@@ -32,7 +32,7 @@ class ZmqLoop {
   void post(Task task);  ///< to be run by the I/O thread, in order
   void run();            ///< the I/O thread: until a task calls stop()
   Inbox& inbox() { return inbox_; }
-  const CounterBook& counters() const { return counters_; }
+  CounterBook& counters() { return counters_; }
 
   // ---- for tasks, in the I/O thread
   void stop() { stopping_ = true; }

@@ -12,7 +12,6 @@ struct MergeKernels {
   /// at every addition takes several times as long.
   double (*add)(const float* start, const float* value, bool first, double* sum, std::size_t count);
   void (*scale)(double* values, std::size_t count, double factor);
-  bool (*finite)(const float* values, std::size_t count);
 };
 
 const MergeKernels& merge_kernels();

@@ -1,7 +1,6 @@
 // The kernels at one instruction set. Compiled once per level (cmake/TesseraSimd.cmake), which TESSERA_SIMD
 // names: nothing here may have external linkage but the table, or one level's code could stand in for
 // another's. Plain loops, which the compiler turns into vectors.
-#include <cstdint>
 #include <cstring>
 
 #include "base/simd_doubles.h"
@@ -43,19 +42,8 @@ void scale(double* values, std::size_t count, double factor) {
   for (std::size_t i = 0; i < count; ++i) values[i] *= factor;
 }
 
-/// Infinities and NaNs are those whose exponent is all ones.
-bool finite(const float* values, std::size_t count) {
-  std::uint32_t bad = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    std::uint32_t bits;
-    std::memcpy(&bits, values + i, sizeof bits);
-    bad |= (bits & 0x7f800000u) == 0x7f800000u ? 1u : 0u;
-  }
-  return bad == 0;
-}
-
 }  // namespace
 
-TESSERA_SIMD_TABLE(MergeKernels, merge_kernels) = {.add = add, .scale = scale, .finite = finite};
+TESSERA_SIMD_TABLE(MergeKernels, merge_kernels) = {.add = add, .scale = scale};
 
 }  // namespace tessera

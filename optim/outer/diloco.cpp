@@ -1,6 +1,7 @@
 // DiLoCo (arXiv 2311.08105): one fragment, H local steps between merges, an outer step on the mean change.
 // With a cut it is the partial-update method of arXiv 2509.22418: the mean is then over the owners of each
 // coordinate, and cut coordinates have an outer step of their own, since fewer slots stand behind each.
+#include <algorithm>
 #include <cmath>
 
 #include "optim/outer.h"
@@ -15,6 +16,7 @@ class DiLoCo final : public OuterMethod {
       : steps_(context.steps),
         slots_(context.slots),
         slices_(context.slices),
+        cuts_(!context.slice_rows.empty()),
         shared_{context.lr, context.rule == "sgd" ? 0 : context.momentum},
         cut_(context.cut.value_or(shared_)),
         shared_rule_(make_outer_rule(context.rule, shared_.momentum, context.adam)),
@@ -41,26 +43,35 @@ class DiLoCo final : public OuterMethod {
 
   /// Decay changes what a delta is counted from before the delta is applied.
   bool needs_deltas() const override { return weight_decay_ != 0; }
+  bool needs_sums() const override { return std::isnan(shared_.lr) || (cuts_ && std::isnan(cut_.lr)); }
   OuterReport apply(std::int64_t version, std::span<const Update> updates) const override {
     const bool without_momentum = restart_state(restart_every_, version, updates);
-    const OuterSignals signals = signals_of(updates, without_momentum);
-    const OuterReport report{
+    const bool sums_come_last = are_made_once(updates);
+    OuterSignals signals;
+    if (!sums_come_last) signals = signals_of(updates, without_momentum);
+    OuterReport report{
         .lr = std::isnan(shared_.lr) ? shared_gain(signals, shared_.momentum, slices_) : shared_.lr,
-        .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_, slices_) : cut_.lr,
-        .agreement = signals.agreement,
-        .persistence = signals.persistence};
-    for (const Update& update : updates) {
-      const OuterRule& rule = update.cut ? *cut_rule_ : *shared_rule_;
-      const double lr = update.cut ? report.cut_lr : report.lr;
-      decay_weights(lr * weight_decay_, update);
-      apply_rule(rule, lr, update);
-    }
+        .cut_lr = std::isnan(cut_.lr) ? cut_gain(signals, cut_.momentum, slots_, slices_) : cut_.lr};
+    for (const Update& update : updates)
+      decay_weights((update.cut ? report.cut_lr : report.lr) * weight_decay_, update);
+    apply_rules(updates, [&](const Update& update) {
+      return update.cut ? RuleStep{cut_rule_.get(), report.cut_lr} : RuleStep{shared_rule_.get(), report.lr};
+    });
+    if (sums_come_last) signals = signals_of(updates, without_momentum);
+    report.agreement = signals.agreement;
+    report.persistence = signals.persistence;
     return report;
   }
 
  private:
+  static bool are_made_once(std::span<const Update> updates) {
+    return std::ranges::any_of(updates,
+                               [](const Update& update) { return update.maker && !update.products; });
+  }
+
   std::int64_t steps_;
   std::int32_t slots_, slices_;
+  bool cuts_;
   OuterStep shared_, cut_;
   std::unique_ptr<OuterRule> shared_rule_, cut_rule_;
   double weight_decay_;

@@ -1,12 +1,7 @@
-// The bulk path without sockets, in virtual time: credit, repetition, damage, limits, and the shared-memory
-// folder.
+// The bulk path without sockets, in virtual time: credit, repetition, damage, limits.
 #include <gmock/gmock.h>
-#include <sys/stat.h>
 
 #include <deque>
-#include <filesystem>
-#include <fstream>
-#include <set>
 
 #include "comm/drop_reasons.h"
 #include "comm/transport/bulk_fetch.h"
@@ -18,7 +13,6 @@ namespace {
 
 using namespace std::chrono_literals;
 using test::random_blob;
-using test::TemporaryFolder;
 using testing::HasSubstr;
 
 const PeerId alice{1, 1}, bob{1, 2};
@@ -26,8 +20,7 @@ const PeerId alice{1, 1}, bob{1, 2};
 // A fetcher, and peers that answer a step later unless a test interferes.
 class Link {
  public:
-  explicit Link(BulkOptions options = {}, SharedFolder* shared = nullptr)
-      : fetcher(options, shared, counters) {}
+  explicit Link(BulkOptions options = {}) : fetcher(options, counters) {}
 
   /// Lets the fetcher work, then answers everything it asked for.
   void turn(Duration takes = 10ms) {
@@ -240,139 +233,6 @@ TEST(BulkFetch, TakesNoMemoryForABlobPastTheLimit) {
   link.fetcher.fetch(alice, {{1, 1}, 1001, {}}, link.now);
   link.turn();
   EXPECT_THAT(error_of(link), HasSubstr("larger than the limit of 1000 bytes"));
-}
-
-class Shared : public testing::Test {
- protected:
-  TemporaryFolder folder_;
-  std::unique_ptr<SharedFolder> shared_ = SharedFolder::open(folder_.path()).value();
-  Blob blob_ = random_blob(80 * chunk_bytes + 9);
-
-  BlobRef published() {
-    BlobRef ref = ref_to(blob_);
-    ref.path = shared_->publish(blob_).value();
-    return ref;
-  }
-};
-
-TEST_F(Shared, BlobsAreMappedAndVerifiedWithoutAskingThePeer) {
-  Link link({}, shared_.get());
-  link.fetcher.fetch(alice, published(), link.now);
-  link.run();
-  expect_arrived(link, blob_);
-  EXPECT_EQ(link.asked, 0u);
-  EXPECT_EQ(link.counters.read().shared_bytes_in, blob_.bytes().size());
-  shared_->remove(blob_.digest);  // what was mapped stays
-  EXPECT_FALSE(std::filesystem::exists(folder_.path() + "/" + blob_.digest.hex()));
-  EXPECT_EQ(digest_of(link.arrivals[0].blob->bytes()), blob_.digest);
-}
-
-TEST_F(Shared, FilesAreUsedAgainOnceTheirBlobsAreRemoved) {
-  const auto inode = [](const std::string& path) {
-    struct stat info {};
-    EXPECT_EQ(::stat(path.c_str(), &info), 0);
-    return info.st_ino;
-  };
-  const auto make = [&](std::uint64_t seed) {
-    const Blob filling = random_blob(blob_.bytes().size(), seed);
-    Buffer buffer = shared_->allocate(blob_.bytes().size()).value();
-    std::ranges::copy(filling.bytes(), buffer.bytes.begin());
-    return Blob(buffer);
-  };
-  std::set<ino_t> used;
-  Link link({}, shared_.get());
-  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
-    const Blob blob = make(seed);
-    BlobRef ref = ref_to(blob);
-    ref.path = shared_->publish(blob).value();
-    used.insert(inode(ref.path));
-    link.arrivals.clear();
-    link.fetcher.fetch(alice, ref, link.now);
-    link.run();
-    expect_arrived(link, blob);
-    shared_->remove(blob.digest);
-  }
-  EXPECT_LE(used.size(), 2u);  // one while the last buffer is still held
-  EXPECT_EQ(link.counters.read().shared_bytes_in, 10 * blob_.bytes().size());
-}
-
-TEST_F(Shared, AFileThatIsWrittenAgainWhileItIsReadIsNotTakenForTheBlob) {
-  Link link({}, shared_.get());
-  Buffer buffer = shared_->allocate(blob_.bytes().size()).value();
-  std::ranges::copy(blob_.bytes(), buffer.bytes.begin());
-  Blob own;
-  own.buffer = buffer;
-  own.digest = blob_.digest;
-  BlobRef ref = ref_to(blob_);
-  ref.path = shared_->publish(own).value();
-  link.offers[alice].add(blob_);
-  link.fetcher.fetch(alice, ref, link.now);
-  link.turn();  // a part is copied
-  const Blob other = random_blob(blob_.bytes().size(), 99);
-  std::ranges::copy(other.bytes(), buffer.bytes.begin());
-  link.run();
-  expect_arrived(link, blob_);  // from alice herself
-  EXPECT_EQ(link.dropped(drop::digest), 1u);
-  EXPECT_EQ(link.counters.read().shared_bytes_in, 0u);
-}
-
-TEST_F(Shared, FolderAndFilesAreClosedToOthers) {
-  const BlobRef ref = published();
-  struct stat info {};
-  ASSERT_EQ(::stat(folder_.path().c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0700u);
-  ASSERT_EQ(::stat(ref.path.c_str(), &info), 0);
-  EXPECT_EQ(info.st_mode & 0777, 0600u);
-  ASSERT_EQ(::chmod(folder_.path().c_str(), 0755), 0);
-  const auto again = SharedFolder::open(folder_.path());
-  ASSERT_FALSE(again.ok());
-  EXPECT_THAT(again.error().message, HasSubstr(folder_.path()));
-}
-
-TEST_F(Shared, PathsOutsideTheFolderAreRefused) {
-  TemporaryFolder elsewhere;
-  const auto other = SharedFolder::open(elsewhere.path()).value();
-  const std::string name = blob_.digest.hex();
-  BlobRef ref = ref_to(blob_);
-  for (const std::string& path :
-       {other->publish(blob_).value(), std::string("/etc/passwd"), folder_.path() + "/../" + name,
-        folder_.path() + "/" + std::string(32, '0'), name}) {
-    SCOPED_TRACE(path);
-    ref.path = path;
-    Link link({}, shared_.get());
-    link.fetcher.fetch(alice, ref, link.now);  // alice offers nothing
-    link.run();
-    EXPECT_THAT(error_of(link), HasSubstr("does not offer"));
-    EXPECT_EQ(link.dropped(drop::shared_path), 1u);
-  }
-}
-
-TEST_F(Shared, LinksWrongSizesAndChangedBytesAreNotTakenForTheBlob) {
-  TemporaryFolder elsewhere;
-  const auto other = SharedFolder::open(elsewhere.path()).value();
-  const BlobRef ref = published();
-  const auto expect_from_the_peer = [&](std::uint64_t wrong_digests) {
-    Link link({}, shared_.get());
-    link.offers[alice].add(blob_);
-    link.fetcher.fetch(alice, ref, link.now);
-    link.run();
-    expect_arrived(link, blob_);
-    EXPECT_EQ(link.counters.read().shared_bytes_in, 0u);
-    EXPECT_EQ(link.dropped(drop::digest), wrong_digests);
-  };
-  {
-    std::fstream file(ref.path, std::ios::in | std::ios::out | std::ios::binary);
-    file.seekp(1000).put(static_cast<char>(~static_cast<int>(blob_.bytes()[1000])));
-  }
-  expect_from_the_peer(1);
-  std::filesystem::resize_file(ref.path, 100);
-  expect_from_the_peer(0);
-  std::filesystem::remove(ref.path);
-  std::filesystem::create_symlink(other->publish(blob_).value(), ref.path);
-  expect_from_the_peer(0);
-  std::filesystem::remove(ref.path);
-  ASSERT_EQ(::mkfifo(ref.path.c_str(), 0600), 0);
-  expect_from_the_peer(0);
 }
 
 }  // namespace

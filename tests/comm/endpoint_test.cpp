@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+
 #include "comm/drop_reasons.h"
 #include "tests/comm/transport_fixtures.h"
 
@@ -92,6 +94,33 @@ TEST_P(AnyTransport, ASecondFetchOfTheSameBlobJoinsTheFirst) {
   ASSERT_TRUE(next<BlobArrived>(coordinator()));
   EXPECT_FALSE(coordinator().receive(std::chrono::steady_clock::now() + std::chrono::milliseconds(50)));
   expect_fetched(coordinator(), peer, ref, blob);  // after its end a fetch starts anew
+}
+
+/// Of two that were asked, the one that still has its bytes.
+TEST(SharedMemory, ABlobWhoseFileWasChangedIsHadFromThePeersThemselves) {
+  Pair pair = make_pair("shared");
+  WorkerEndpointOptions options;
+  options.transport.shared_folder = pair.folder->path();
+  const auto other = worker_of(dynamic_cast<ZmqEndpoint&>(*pair.coordinator), options);
+  const PeerId first = introduce(*pair.worker, *pair.coordinator);
+  const PeerId second = introduce(*other, *pair.coordinator);
+  const Blob blob = random_blob(3'000'000);
+  pair.worker->offer(blob);
+  const BlobRef ref = other->offer(blob);
+  pair.coordinator->fetch(first, ref);
+  pair.coordinator->fetch(second, ref);
+  std::fstream(ref.path, std::ios::in | std::ios::out | std::ios::binary)
+      .seekp(1'500'000)
+      .put(static_cast<char>(~static_cast<int>(blob.bytes()[1'500'000])));
+  pair.worker->withdraw(ref.digest);
+  const auto arrived = next<BlobArrived>(*pair.coordinator);
+  ASSERT_TRUE(arrived && arrived->blob.ok());
+  EXPECT_TRUE(std::ranges::equal(arrived->blob->bytes(), blob.bytes()));
+  EXPECT_FALSE(next<BlobArrived>(*pair.coordinator, std::chrono::milliseconds(50)));
+  const TransportCounters counters = pair.coordinator->counters();
+  EXPECT_EQ(counters.dropped.at(drop::digest), 1u);
+  EXPECT_EQ(counters.shared_bytes_in, 0u);
+  EXPECT_GE(counters.bulk_bytes_in, blob.bytes().size());
 }
 
 TEST_P(AnyTransport, MessagesToNobodyAreCounted) {

@@ -203,11 +203,12 @@ TEST(Cost, WhatMethodAndCodecKeepIsCounted) {
 
 TEST(Cost, MergesAccumulateWhereTheMethodReadsDeltasOrManyOwnersShareACoordinate) {
   const Gpt model = gpt(4, 1, 2, 10, 8);
-  const CostSettings lean{.stores_deltas = false};
+  const CostSettings lean{.deltas = Deltas::made_twice};
   EXPECT_EQ(report_of(model, "none", 1, 6, lean).accumulator_bytes, 0);
   EXPECT_EQ(report_of(model, "none", 1, 6, lean).coordinator_bytes, 8 * 232);
   EXPECT_EQ(report_of(model, "none", 1, 7, lean).accumulator_bytes, 8 * 232);
   EXPECT_EQ(report_of(model, "mlp", 2, 8, lean).accumulator_bytes, 0) << "8 * 168 / 232 contributions";
+  EXPECT_EQ(report_of(model, "none", 1, 7, {.deltas = Deltas::made_once}).accumulator_bytes, 0);
 }
 
 TEST(Cost, FragmentsAreTheBytesOfTheRoundInParts) {

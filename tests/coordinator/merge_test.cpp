@@ -53,7 +53,7 @@ class ReadsDeltas final : public LikeDiLoCo {
 };
 
 /// Cut parameters, buffers, rows of many owners, one, and none; with and without an automatic rate.
-TEST(Merger, WhetherDeltasAreStoredOrMadeTwiceChangesNoBit) {
+TEST(Merger, WhetherDeltasAreStoredOrMadeAsNeededChangesNoBit) {
   const std::uint64_t seed = 3;
   const std::vector<ParamSpec> specs{
       {"wide", {3, 5000}}, {"tall", {700, 3}}, {"bias", {40}}, {"mean", {4}, Role::buffer}};
@@ -88,6 +88,25 @@ TEST(Merger, WhetherDeltasAreStoredOrMadeTwiceChangesNoBit) {
       }
     }
   }
+}
+
+TEST(Merger, DeltasAreMadeAsOftenAsTheStepNeedsThem) {
+  const double automatic = std::numeric_limits<double>::quiet_NaN();
+  const std::vector<ParamSpec> specs{{"w", {4, 2}}};
+  const auto deltas = [&](double lr, std::optional<OuterStep> cut, bool cuts, double decay = 0) {
+    OuterMethod::Context context = context_of(specs, "nesterov", lr, 0.9);
+    context.cut = cut;
+    context.weight_decay = decay;
+    if (cuts) context.slice_rows = {{{"w", {{0, 4}}}}};
+    return deltas_of(*Registry<OuterMethod>::builtin().make("diloco", context), {});
+  };
+  EXPECT_EQ(deltas(0.7, OuterStep{0.3, 0.5}, true), Deltas::made_once);
+  EXPECT_EQ(deltas(0.7, OuterStep{automatic, 0.5}, false), Deltas::made_once) << "nothing is cut";
+  EXPECT_EQ(deltas(0.7, OuterStep{automatic, 0.5}, true), Deltas::made_twice);
+  EXPECT_EQ(deltas(automatic, {}, false), Deltas::made_twice);
+  EXPECT_EQ(deltas(0.7, {}, false, 0.1), Deltas::stored) << "decay comes between the sums and the step";
+  EXPECT_TRUE(are_stored(Deltas::made_twice, 6.5));
+  EXPECT_FALSE(are_stored(Deltas::made_once, 6.5));
 }
 
 // ---- golden vectors ----

@@ -22,8 +22,32 @@ struct RigOptions {
   bool keeps_fast = false;
   std::int64_t rotate_every = 0;
   Wire up{}, down{};
-  bool saves_later = false;  ///< and whoever dies while it saves has not saved
-  Mode mode = Mode::exact;   ///< drop: every worker has room for its share alone, half the slots are a quorum
+  bool saves_later = false;    ///< and whoever dies while it saves has not saved
+  bool claims_finite = false;  ///< the endpoint says of every blob that its numbers are finite
+  Mode mode = Mode::exact;  ///< drop: every worker has room for its share alone, half the slots are a quorum
+};
+
+/// An endpoint that has seen nothing but finite numbers.
+class ClaimsFinite final : public Endpoint {
+ public:
+  explicit ClaimsFinite(std::unique_ptr<Endpoint> endpoint) : endpoint_(std::move(endpoint)) {}
+  void identify(JobId job, Epoch epoch, Incarnation incarnation) override {
+    endpoint_->identify(job, epoch, incarnation);
+  }
+  void send(PeerId to, const Message& message) override { endpoint_->send(to, message); }
+  std::optional<Arrival> receive(Instant deadline) override {
+    std::optional<Arrival> arrival = endpoint_->receive(deadline);
+    if (arrival)
+      if (auto* blob = std::get_if<BlobArrived>(&*arrival)) blob->is_finite = true;
+    return arrival;
+  }
+  BlobRef offer(const Blob& blob) override { return endpoint_->offer(blob); }
+  void withdraw(const Digest& digest) override { endpoint_->withdraw(digest); }
+  void fetch(PeerId from, const BlobRef& ref) override { endpoint_->fetch(from, ref); }
+  TransportCounters counters() const override { return endpoint_->counters(); }
+
+ private:
+  std::unique_ptr<Endpoint> endpoint_;
 };
 
 /// Where a run saves a version of its one fragment.
@@ -60,6 +84,7 @@ class Rig {
     coordinator.reset();
     endpoint_.reset();
     endpoint_ = hub_.make_coordinator();
+    if (options_.claims_finite) endpoint_ = std::make_unique<ClaimsFinite>(std::move(endpoint_));
     CoordinatorParts parts;
     parts.settings.build = "toy";
     parts.settings.rounds = Version{6};

@@ -175,16 +175,5 @@ TEST(MergeKernels, HaveTheSameBitsAtEveryLevel) {
   }
 }
 
-TEST(MergeKernels, FindWhatIsNotFiniteWhereverItStands) {
-  for (const float bad : {INFINITY, -INFINITY, NAN, -NAN}) {
-    for (std::size_t at = 0; at < 67; ++at) {
-      std::vector<float> values(67, 3.4e38f);
-      EXPECT_TRUE(merge_kernels().finite(values.data(), values.size()));
-      values[at] = bad;
-      EXPECT_FALSE(merge_kernels().finite(values.data(), values.size()));
-    }
-  }
-}
-
 }  // namespace
 }  // namespace tessera
