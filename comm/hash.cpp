@@ -34,6 +34,7 @@ struct Hasher::State {
 Hasher::Hasher() : state_(std::make_unique<State>()) {
   XXH3_128bits_reset(state_->xxh);
 }
+Hasher::Hasher(Hasher&&) noexcept = default;
 Hasher::~Hasher() = default;
 Hasher& Hasher::add(Bytes bytes) {
   XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size());
@@ -69,7 +70,7 @@ Digest digest_of(std::string_view text) {
   return digest_of(std::as_bytes(std::span(text)));
 }
 
-Digest tensor_digest(const std::string& name, const HostTensor& tensor) {
+Hasher tensor_hasher(const std::string& name, const HostTensor& tensor) {
   Hasher hasher;
   hasher.add(name)
       .add(std::string_view("\0", 1))
@@ -77,12 +78,22 @@ Digest tensor_digest(const std::string& name, const HostTensor& tensor) {
       .add(std::string_view("\0", 1));
   hasher.add(static_cast<std::uint64_t>(tensor.shape.size()));
   for (std::int64_t dimension : tensor.shape) hasher.add(static_cast<std::uint64_t>(dimension));
-  return hasher.add(tensor.bytes()).digest();
+  return hasher;
+}
+
+Digest tensor_digest(const std::string& name, const HostTensor& tensor) {
+  return tensor_hasher(name, tensor).add(tensor.bytes()).digest();
 }
 
 Digest state_digest(const TensorMap& tensors) {
+  TensorDigests digests;
+  for (const auto& [name, tensor] : tensors) digests.emplace(name, tensor_digest(name, tensor));
+  return state_digest(digests);
+}
+
+Digest state_digest(const TensorDigests& digests) {
   Hasher hasher;
-  for (const auto& [name, tensor] : tensors) hasher.add(tensor_digest(name, tensor));
+  for (const auto& [name, digest] : digests) hasher.add(digest);
   return hasher.digest();
 }
 

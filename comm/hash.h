@@ -1,7 +1,9 @@
 // xxh3 digests of bytes and of named tensors: checksums of chunks, shards and contributions, and the state
 // hash of a run.
 #pragma once
+#include <map>
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "base/ids.h"
@@ -17,6 +19,7 @@ Digest digest_of(std::string_view text);
 class Hasher {
  public:
   Hasher();
+  Hasher(Hasher&&) noexcept;
   ~Hasher();
   Hasher& add(Bytes bytes);
   Hasher& add(std::string_view text);
@@ -32,8 +35,12 @@ class Hasher {
 /// Digest of one tensor: over name, 0 byte, dtype name, 0 byte, rank and dimensions as 8-byte little-endian
 /// words, bytes.
 Digest tensor_digest(const std::string& name, const HostTensor& tensor);
+/// The same up to the bytes, which are to be added.
+Hasher tensor_hasher(const std::string& name, const HostTensor& tensor);
 /// Digest of a set of tensors: xxh3-128 over the tensors' digests in order of their names. Shards compose,
 /// since each tensor's digest stands alone.
 Digest state_digest(const TensorMap& tensors);
+using TensorDigests = std::map<std::string, Digest>;
+Digest state_digest(const TensorDigests& digests);
 
 }  // namespace tessera

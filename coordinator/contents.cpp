@@ -121,10 +121,15 @@ TensorMap Coordinator::handed_over(FragmentId fragment, Version version) const {
   return moments;
 }
 
-Blob Coordinator::parameters_blob(FragmentId fragment, Version version) const {
+TensorMap Coordinator::published(FragmentId fragment, Version version) const {
   TensorMap tensors = fragment_parameters(fragment);
   tensors.merge(handed_over(fragment, version));
-  return safetensors_blob(tensors, [this](std::size_t size) { return endpoint_.allocate(size); });
+  return tensors;
+}
+
+Blob Coordinator::parameters_blob(const TensorMap& published, TensorDigests* digests) const {
+  return safetensors_blob(
+      published, [this](std::size_t size) { return endpoint_.allocate(size); }, digests);
 }
 
 FragmentHead Coordinator::offer_head(FragmentId fragment, Version version, const Digest& chain,

@@ -137,7 +137,9 @@ class Coordinator {
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, const Blob& parameters,
                           TensorMap update = {});
   /// The file of a version's parameters, and of the moments that it hands over.
-  Blob parameters_blob(FragmentId fragment, Version version) const;
+  /// What workers get of a version, and as a blob.
+  TensorMap published(FragmentId fragment, Version version) const;
+  Blob parameters_blob(const TensorMap& published, TensorDigests* digests = nullptr) const;
   TensorMap handed_over(FragmentId fragment, Version version) const;
   void part(const char* name, Version from, Instant begin);
   std::string row_of(const CommitRecord& commit, const std::optional<Evaluated>& evaluated) const;

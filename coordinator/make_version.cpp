@@ -68,11 +68,16 @@ Status Coordinator::perform(const action::Merge& merge) {
 
   const TensorMap tensors = fragment_state(sealed.fragment);
   Status saved;
-  Digest state;
   Blob parameters;
+  const TensorMap for_workers = published(sealed.fragment, version);  // of the same names as in `tensors`
+  TensorDigests digests, of_the_rest;
   std::vector<std::pair<const char*, std::function<void()>>> duties{
-      {"encode", [&] { parameters = parameters_blob(sealed.fragment, version); }},
-      {"hash", [&] { state = state_digest(tensors); }}};
+      {"encode", [&] { parameters = parameters_blob(for_workers, &digests); }},
+      {"hash", [&] {
+         for (const auto& [name, tensor] : tensors) {
+           if (!for_workers.contains(name)) of_the_rest.emplace(name, tensor_digest(name, tensor));
+         }
+       }}};
   if (!parts_.saves_later)
     duties.insert(duties.begin(),
                   {"save", [&] { saved = store_->save_state(sealed.fragment, version, tensors); }});
@@ -85,6 +90,7 @@ Status Coordinator::perform(const action::Merge& merge) {
   for (std::size_t i = 0; i < duties.size(); ++i)
     phases_[version].parts[std::string("commit_") + duties[i].first] += took[i];
   TESSERA_TRY(saved);
+  digests.merge(of_the_rest);
   if (parts_.saves_later) save_later(sealed.fragment, version, tensors, real_time() - begin);
   const FragmentHead head = offer_head(sealed.fragment, version, {}, parameters, std::move(made.update));
   phases_[version].commit = seconds(real_time() - merged_at);
@@ -100,7 +106,7 @@ Status Coordinator::perform(const action::Merge& merge) {
   while (phases_.size() > 8) phases_.erase(phases_.begin());  // rows of older ones are written
   feed(event::Merged{.fragment = sealed.fragment,
                      .version = version,
-                     .state = state,
+                     .state = state_digest(digests),
                      .parameters = head.parameters,
                      .uncovered = elements_in(missed, parts_.specs),
                      .seconds = seconds(merged_at - begin),

@@ -126,7 +126,7 @@ Status Coordinator::recover() {
     const FragmentLedger& fragment = ledger.fragments[f];
     const FragmentId id{static_cast<std::int32_t>(f)};
     start_.heads.push_back(
-        offer_head(id, fragment.version, fragment.chain, parameters_blob(id, fragment.version)));
+        offer_head(id, fragment.version, fragment.chain, parameters_blob(published(id, fragment.version))));
     for (const StagedEntry& entry : fragment.staged) {
       if (!store_->staged(entry.record.digest).ok()) start_.missing.push_back(entry.record.digest);
     }

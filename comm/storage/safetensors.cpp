@@ -136,8 +136,23 @@ HostTensor tensor_at(const Entry& entry, const Buffer& file, MutableBytes data) 
   return {entry.dtype, entry.shape, aligned ? Buffer{file.keep, bytes} : Buffer::copy_of(bytes)};
 }
 
-/// The parts one after the other in one buffer. `seen(bytes)` is called for all of it in order, and leaves
-/// the bytes in the cache for the copy.
+/// The tensors as the file has them.
+std::vector<const TensorMap::value_type*> in_file_order(const TensorMap& tensors) {
+  std::vector<const TensorMap::value_type*> order;
+  for (const auto& item : tensors) {
+    TESSERA_CHECK(is_tensor_name(item.first), ": tensor name '", item.first, "'");
+    TESSERA_CHECK_LE(item.second.shape.size(), safetensors_rank_cap);
+    TESSERA_CHECK_EQ(item.second.bytes().size(), item.second.elements() * size_of(item.second.dtype));
+    order.push_back(&item);
+  }
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    return size_of(a->second.dtype) > size_of(b->second.dtype);
+  });
+  return order;
+}
+
+/// The parts one after the other in one buffer. `seen(part, bytes)` is called for all of it in order, and
+/// leaves the bytes in the cache for the copy.
 template <class Seen>
 Buffer joined(const std::vector<Buffer>& parts, const std::function<Buffer(std::size_t)>& allocate,
               const Seen& seen) {
@@ -146,10 +161,11 @@ Buffer joined(const std::vector<Buffer>& parts, const std::function<Buffer(std::
   for (const Buffer& part : parts) size += part.bytes.size();
   Buffer file = allocate(size);
   std::size_t at = 0;
-  for (const Buffer& part : parts) {
-    for (std::size_t done = 0; done < part.bytes.size(); done += at_once) {
-      const Bytes from = part.bytes.subspan(done, std::min(at_once, part.bytes.size() - done));
-      seen(from);
+  for (std::size_t part = 0; part < parts.size(); ++part) {
+    const Bytes bytes = parts[part].bytes;
+    for (std::size_t done = 0; done < bytes.size(); done += at_once) {
+      const Bytes from = bytes.subspan(done, std::min(at_once, bytes.size() - done));
+      seen(part, from);
       stream_copy(file.bytes.data() + at, from.data(), from.size(), size);
       at += from.size();
     }
@@ -169,16 +185,7 @@ bool is_tensor_name(std::string_view name) {
 
 std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
                                       const std::map<std::string, std::string>& metadata) {
-  std::vector<const TensorMap::value_type*> order;
-  for (const auto& item : tensors) {
-    TESSERA_CHECK(is_tensor_name(item.first), ": tensor name '", item.first, "'");
-    TESSERA_CHECK_LE(item.second.shape.size(), safetensors_rank_cap);
-    TESSERA_CHECK_EQ(item.second.bytes().size(), item.second.elements() * size_of(item.second.dtype));
-    order.push_back(&item);
-  }
-  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
-    return size_of(a->second.dtype) > size_of(b->second.dtype);
-  });
+  const std::vector<const TensorMap::value_type*> order = in_file_order(tensors);
   json header = json::object();
   if (!metadata.empty()) header[metadata_key] = metadata;
   std::uint64_t offset = 0;
@@ -202,14 +209,26 @@ std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
 
 Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata,
                           const std::function<Buffer(std::size_t)>& allocate) {
-  return joined(safetensors_parts(tensors, metadata), allocate, [](Bytes) {});
+  return joined(safetensors_parts(tensors, metadata), allocate, [](std::size_t, Bytes) {});
 }
 
-Blob safetensors_blob(const TensorMap& tensors, const std::function<Buffer(std::size_t)>& allocate) {
-  Hasher hasher;
+Blob safetensors_blob(const TensorMap& tensors, const std::function<Buffer(std::size_t)>& allocate,
+                      TensorDigests* digests) {
+  std::vector<Hasher> of_tensors;
+  if (digests != nullptr) {
+    for (const auto* item : in_file_order(tensors))
+      of_tensors.push_back(tensor_hasher(item->first, item->second));
+  }
+  Hasher of_file;
   Blob blob;
-  blob.buffer = joined(safetensors_parts(tensors), allocate, [&](Bytes bytes) { hasher.add(bytes); });
-  blob.digest = hasher.digest();
+  blob.buffer = joined(safetensors_parts(tensors), allocate, [&](std::size_t part, Bytes bytes) {
+    of_file.add(bytes);
+    if (part > 0 && digests != nullptr) of_tensors[part - 1].add(bytes);  // the header is the first
+  });
+  blob.digest = of_file.digest();
+  for (auto hasher = of_tensors.begin(); const auto* item : in_file_order(tensors)) {
+    if (digests != nullptr) digests->emplace(item->first, (hasher++)->digest());
+  }
   return blob;
 }
 

@@ -27,9 +27,11 @@ bool is_tensor_name(std::string_view name);
 /// type. Equal input, equal bytes.
 Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, std::string>& metadata = {},
                           const std::function<Buffer(std::size_t)>& allocate = Buffer::allocate);
-/// The same file and its digest, in one pass over the tensors.
+/// The same file and its digest, and those of the tensors if `digests` is given, in one pass over the
+/// tensors.
 Blob safetensors_blob(const TensorMap& tensors,
-                      const std::function<Buffer(std::size_t)>& allocate = Buffer::allocate);
+                      const std::function<Buffer(std::size_t)>& allocate = Buffer::allocate,
+                      TensorDigests* digests = nullptr);
 /// The same file in parts, which share the tensors' memory: header first.
 std::vector<Buffer> safetensors_parts(const TensorMap& tensors,
                                       const std::map<std::string, std::string>& metadata = {});

@@ -65,6 +65,23 @@ TEST(Safetensors, EqualTensorsGiveEqualBytesWithDataAt64) {
   EXPECT_TRUE(decode_safetensors(encode_safetensors({})).ok());
 }
 
+TEST(Safetensors, ABlobHasTheDigestsOfTheFileAndOfItsTensors) {
+  TensorMap tensors{{"a", HostTensor::zeros(DType::u8, {3})},  // last in the file
+                    {"b", HostTensor::zeros(DType::f32, {100'000, 2})},
+                    {"c", HostTensor::zeros(DType::f64, {0})},
+                    {"d", HostTensor::of<float>(DType::f32, {2}, {1, -2})}};
+  for (float& value : tensors.at("b").as<float>())
+    value = static_cast<float>(&value - tensors.at("b").as<float>().data());
+  TensorDigests digests;
+  const Blob blob = safetensors_blob(tensors, Buffer::allocate, &digests);
+  EXPECT_TRUE(std::ranges::equal(blob.bytes(), Bytes(encode_safetensors(tensors).bytes)));
+  EXPECT_EQ(blob.digest, digest_of(blob.bytes()));
+  EXPECT_EQ(safetensors_blob(tensors).digest, blob.digest);
+  ASSERT_EQ(digests.size(), tensors.size());
+  for (const auto& [name, digest] : digests) EXPECT_EQ(digest, tensor_digest(name, tensors.at(name))) << name;
+  EXPECT_EQ(state_digest(digests), state_digest(tensors));
+}
+
 TEST(Safetensors, GoldenFileOfTheSpecification) {
   const std::string header =
       R"({"__metadata__":{"made":"by hand"},"w":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[],"data_offsets":[8,9]}} )";
