@@ -30,6 +30,7 @@ double bytes_of(const Shards& shards) {
   return static_cast<double>(bytes);
 }
 
+/// Whether tensors that were decoded from a blob are nothing but views of its bytes.
 bool lie_in(const Blob& blob, const TensorMap& tensors) {
   const std::byte* const begin = blob.bytes().data();
   const std::byte* const end = begin + blob.bytes().size();

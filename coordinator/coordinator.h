@@ -136,8 +136,7 @@ class Coordinator {
   /// `update`: the tensors of an update on the newest published version; empty: there is none.
   FragmentHead offer_head(FragmentId fragment, Version version, const Digest& chain, const Blob& parameters,
                           TensorMap update = {});
-  /// The file of a version's parameters, and of the moments that it hands over.
-  /// What workers get of a version, and as a blob.
+  /// What workers get of a version, parameters and the moments that it hands over, and its file.
   TensorMap published(FragmentId fragment, Version version) const;
   Blob parameters_blob(const TensorMap& published, TensorDigests* digests = nullptr) const;
   TensorMap handed_over(FragmentId fragment, Version version) const;
