@@ -1,10 +1,8 @@
 // A loop over several threads of its own, for passes over much memory whose parts do not depend on each
 // other; and one thing that is done beside.
 #pragma once
-#if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
-#endif
 
 #include <algorithm>
 #include <atomic>
@@ -21,30 +19,44 @@ inline int hardware_threads() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-/// The cores that the calling thread may use but is not on.
-class OtherCores {
+/// Threads that help the one that makes them, until they go. They begin on other cores than its own, where
+/// it goes on: on a virtual machine, where a core that sleeps does not count as idle, new threads were
+/// measured to wait next to their maker for 2 to 3 ms.
+class Helpers {
  public:
-  OtherCores() {
-#if defined(__linux__)
+  /// Up to `count` threads that call work(), which must outlive them and not throw; fewer if the system has
+  /// no more.
+  template <class Work>
+  Helpers(std::size_t count, const Work& work) {
+    pthread_attr_t attributes;
+    if (count == 0 || ::pthread_attr_init(&attributes) != 0) return;
+    cpu_set_t cores;
     const int here = ::sched_getcpu();
-    if (here < 0 || ::pthread_getaffinity_np(::pthread_self(), sizeof cores_, &cores_) != 0) return;
-    CPU_CLR(here, &cores_);
-    any_ = CPU_COUNT(&cores_) > 0;
-#endif
+    if (here >= 0 && ::pthread_getaffinity_np(::pthread_self(), sizeof cores, &cores) == 0) {
+      CPU_CLR(here, &cores);
+      // Said before they begin: one that has ended already would leave the caller itself on these cores.
+      if (CPU_COUNT(&cores) > 0) ::pthread_attr_setaffinity_np(&attributes, sizeof cores, &cores);
+    }
+    const auto call = [](void* which) -> void* {
+      (*static_cast<const Work*>(which))();
+      return nullptr;
+    };
+    threads_.reserve(count);
+    while (threads_.size() < count) {
+      pthread_t thread;
+      if (::pthread_create(&thread, &attributes, call, const_cast<Work*>(&work)) != 0) break;
+      threads_.push_back(thread);
+    }
+    ::pthread_attr_destroy(&attributes);
   }
-  /// A new thread begins next to its maker, who goes on: on a virtual machine, where a core that sleeps does
-  /// not count as idle, it was measured to wait there for 2 to 3 ms.
-  void take(std::jthread& thread) const {
-#if defined(__linux__)
-    if (any_) ::pthread_setaffinity_np(thread.native_handle(), sizeof cores_, &cores_);
-#endif
+  ~Helpers() {
+    for (const pthread_t thread : threads_) ::pthread_join(thread, nullptr);
   }
+  Helpers(const Helpers&) = delete;
+  Helpers& operator=(const Helpers&) = delete;
 
  private:
-#if defined(__linux__)
-  cpu_set_t cores_;
-#endif
-  bool any_ = false;
+  std::vector<pthread_t> threads_;
 };
 
 /// Calls part(i) once for each i in [0, parts), from `threads` threads at most (the caller is one of them;
@@ -57,11 +69,7 @@ void parallel_for(std::size_t parts, int threads, const Part& part) {
     for (std::size_t i = next++; i < parts; i = next++) part(i);
   };
   const std::size_t wanted = std::min<std::size_t>(parts, static_cast<std::size_t>(std::max(threads, 1)));
-  std::vector<std::jthread> others;
-  if (wanted > 1) {
-    const OtherCores cores;
-    for (std::size_t i = 1; i < wanted; ++i) cores.take(others.emplace_back(work));
-  }
+  const Helpers helpers(wanted > 1 ? wanted - 1 : 0, work);
   work();
 }
 
