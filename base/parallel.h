@@ -20,7 +20,7 @@ inline int hardware_threads() {
 }
 
 /// Threads that help the one that makes them, until they go. They begin on other cores than its own, where
-/// it goes on: on a virtual machine, where a core that sleeps does not count as idle, new threads were
+/// it goes on: on a virtual machine of two cores, one of them asleep, new threads were
 /// measured to wait next to their maker for 2 to 3 ms.
 class Helpers {
  public:
