@@ -20,8 +20,8 @@ inline int hardware_threads() {
 }
 
 /// Threads that help the one that makes them, until they go. They begin on other cores than its own, where
-/// it goes on: on a virtual machine of two cores, one of them asleep, new threads were
-/// measured to wait next to their maker for 2 to 3 ms.
+/// it goes on: on a virtual machine of two cores, one of them asleep, new threads were measured to wait next
+/// to their maker for 2 to 3 ms.
 class Helpers {
  public:
   /// Up to `count` threads that call work(), which must outlive them and not throw; fewer if the system has

@@ -14,6 +14,8 @@ struct Blob {
   Digest digest;
   Blob() = default;
   explicit Blob(Buffer bytes) : buffer(std::move(bytes)), digest(digest_of(Bytes(buffer.bytes))) {}
+  /// `known` is the digest of these bytes.
+  Blob(Buffer bytes, const Digest& known) : buffer(std::move(bytes)), digest(known) {}
   Bytes bytes() const { return buffer.bytes; }
 };
 

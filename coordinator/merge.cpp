@@ -311,8 +311,7 @@ MergeOutcome Merger::merge(FragmentId fragment, Version version, const std::vect
   }
   outcome.outer = method_->apply(version.value, updates);
   double norm_squares = 0;
-  for (const Update& update : updates)
-    norm_squares += (update.products ? *update.products : update.maker->products()).squares;
+  for (const Update& update : updates) norm_squares += products_of(update).squares;
   outcome.delta_norm = std::sqrt(norm_squares);
   return outcome;
 }

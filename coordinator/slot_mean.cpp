@@ -35,6 +35,12 @@ std::size_t SlotMean::blocks_in(std::int64_t rows) const {
   return static_cast<std::size_t>((rows + block_rows_ - 1) / block_rows_);
 }
 
+/// Those of `all` that are its block `block`.
+Rows SlotMean::rows_of(std::size_t block, Rows all) const {
+  const std::int64_t begin = all.begin + static_cast<std::int64_t>(block) * block_rows_;
+  return {begin, std::min(begin + block_rows_, all.end)};
+}
+
 /// What the slots bring of some rows, in slot order.
 std::vector<SlotMean::Part> SlotMean::parts_in(Rows rows) const {
   std::vector<Part> parts;
@@ -96,8 +102,7 @@ void SlotMean::multiply(std::size_t row, std::size_t column, std::span<const dou
 }
 
 void SlotMean::take(std::size_t block) {
-  const std::int64_t begin = static_cast<std::int64_t>(block) * block_rows_;
-  const Rows rows{begin, std::min(begin + block_rows_, range_.count())};
+  const Rows rows = rows_of(block, {0, range_.count()});
   const std::vector<Part> parts = parts_in(rows);
   std::vector<double> elsewhere(is_stored() ? 0 : tile_elements);
   for_each_tile(rows, [&](const Tile& tile) {
@@ -132,8 +137,7 @@ class SlotMean::Maker final : public DeltaMaker {
   Maker(SlotMean& mean, Rows rows) : mean_(mean), rows_(rows) {}
   std::size_t blocks() const override { return mean_.blocks_in(rows_.count()); }
   void make(std::size_t block, const Use& use) const override {
-    const std::int64_t begin = rows_.begin + static_cast<std::int64_t>(block) * mean_.block_rows_;
-    const Rows rows{begin, std::min(begin + mean_.block_rows_, rows_.end)};
+    const Rows rows = mean_.rows_of(block, rows_);
     const std::vector<Part> parts = mean_.parts_in(rows);
     std::vector<double> sums(tile_elements);
     std::vector<std::int32_t> owners;

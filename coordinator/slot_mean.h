@@ -80,6 +80,7 @@ class SlotMean {
     std::size_t column, columns;
   };
   std::size_t blocks_in(std::int64_t rows) const;
+  Rows rows_of(std::size_t block, Rows all) const;
   std::vector<Part> parts_in(Rows rows) const;
   template <class Visit>
   void for_each_tile(Rows rows, Visit visit) const;

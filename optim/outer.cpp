@@ -107,6 +107,22 @@ DeltaProducts products_of(std::span<const double> delta, std::span<const float> 
   return {sums[0], sums[1], sums[2]};
 }
 
+/// By blocks, which are added up in order: the bits do not depend on the number of threads.
+DeltaProducts products_of(const Update& update) {
+  if (update.products) return *update.products;
+  if (update.maker) return update.maker->products();
+  std::vector<DeltaProducts> blocks(stored_blocks(update.delta.size()));
+  parallel_for(blocks.size(), update.threads, [&](std::size_t i) {
+    const std::size_t begin = i * stored_block, count = std::min(stored_block, update.delta.size() - begin);
+    std::span<const float> momentum;
+    if (!update.state.empty()) momentum = update.state[0].subspan(begin, count);
+    blocks[i] = products_of(update.delta.subspan(begin, count), momentum);
+  });
+  DeltaProducts all;
+  for (const DeltaProducts& part : blocks) all += part;
+  return all;
+}
+
 void apply_rules(std::span<const Update> updates, const std::function<RuleStep(const Update&)>& step_of) {
   struct Block {
     const Update* update;

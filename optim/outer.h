@@ -103,6 +103,9 @@ struct Update {
   std::optional<DeltaProducts> products{};
   std::shared_ptr<const DeltaMaker> maker{};  ///< only for methods that do without stored deltas
 };
+/// Of delta and state[0], as far as they are known: see Update::products. With a maker alone they are whole
+/// once it has made all blocks.
+DeltaProducts products_of(const Update& update);
 /// An outer step of one update.
 struct RuleStep {
   const OuterRule* rule;

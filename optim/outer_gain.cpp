@@ -2,9 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
-
-#include "base/parallel.h"
 
 namespace tessera {
 namespace {
@@ -21,22 +18,6 @@ double reach(std::int32_t slices) {
   return std::max(1.0, 1.3 * together(slices));
 }
 
-/// By blocks of a fixed size, which are added up in order: the bits do not depend on the number of threads.
-DeltaProducts products_in(const Update& update) {
-  constexpr std::size_t block = 65536;  // elements
-  const std::size_t size = update.delta.size();
-  std::vector<DeltaProducts> blocks((size + block - 1) / block);
-  parallel_for(blocks.size(), update.threads, [&](std::size_t i) {
-    const std::size_t begin = i * block, count = std::min(block, size - begin);
-    std::span<const float> momentum;
-    if (!update.state.empty()) momentum = update.state[0].subspan(begin, count);
-    blocks[i] = products_of(update.delta.subspan(begin, count), momentum);
-  });
-  DeltaProducts all;
-  for (const DeltaProducts& part : blocks) all += part;
-  return all;
-}
-
 /// The share of the shared coordinates' updates that the signals need, summed up.
 struct Sums {
   double mean_squares = 0;                   ///< of merged deltas
@@ -45,9 +26,7 @@ struct Sums {
   double with_momentum = 0, momentum_squares = 0;
 
   void add(const Update& update, bool without_momentum) {
-    const DeltaProducts products = update.products ? *update.products
-                                   : update.maker  ? update.maker->products()
-                                                   : products_in(update);
+    const DeltaProducts products = products_of(update);
     mean_squares += products.squares;
     if (!without_momentum) {
       with_momentum += products.with_momentum;
@@ -55,7 +34,7 @@ struct Sums {
     }
     if (update.owners > 1) {
       sum_squares += update.owners * update.owners * products.squares;
-      slot_squares += update.products || !update.maker ? update.squares : update.maker->squares();
+      slot_squares += update.maker ? update.maker->squares() : update.squares;
       pairs = std::max(pairs, update.owners - 1.0);
     }
   }

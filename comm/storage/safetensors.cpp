@@ -214,22 +214,18 @@ Buffer encode_safetensors(const TensorMap& tensors, const std::map<std::string, 
 
 Blob safetensors_blob(const TensorMap& tensors, const std::function<Buffer(std::size_t)>& allocate,
                       TensorDigests* digests) {
-  std::vector<Hasher> of_tensors;
+  Hasher of_file;
+  std::vector<std::pair<std::string, Hasher>> of_tensors;
   if (digests != nullptr) {
     for (const auto* item : in_file_order(tensors))
-      of_tensors.push_back(tensor_hasher(item->first, item->second));
+      of_tensors.emplace_back(item->first, tensor_hasher(item->first, item->second));
   }
-  Hasher of_file;
-  Blob blob;
-  blob.buffer = joined(safetensors_parts(tensors), allocate, [&](std::size_t part, Bytes bytes) {
+  Buffer file = joined(safetensors_parts(tensors), allocate, [&](std::size_t part, Bytes bytes) {
     of_file.add(bytes);
-    if (part > 0 && digests != nullptr) of_tensors[part - 1].add(bytes);  // the header is the first
+    if (part > 0 && digests != nullptr) of_tensors[part - 1].second.add(bytes);  // the header is the first
   });
-  blob.digest = of_file.digest();
-  for (auto hasher = of_tensors.begin(); const auto* item : in_file_order(tensors)) {
-    if (digests != nullptr) digests->emplace(item->first, (hasher++)->digest());
-  }
-  return blob;
+  for (const auto& [name, hasher] : of_tensors) digests->emplace(name, hasher.digest());
+  return {std::move(file), of_file.digest()};
 }
 
 Result<SafetensorsFile> decode_safetensors(Buffer file, std::string_view where) {

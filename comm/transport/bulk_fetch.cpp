@@ -125,10 +125,7 @@ void BulkFetcher::damaged(Fetches::iterator fetch, std::uint64_t index, Instant 
 bool BulkFetcher::finish_if_whole(Fetches::iterator fetch, Instant now) {
   if (fetch->verified < fetch->chunks()) return false;
   if (fetch->hasher->digest() == fetch->ref.digest) {
-    Blob blob;
-    blob.buffer = fetch->buffer;
-    blob.digest = fetch->ref.digest;
-    end(fetch, std::move(blob));
+    end(fetch, Blob(fetch->buffer, fetch->ref.digest));
   } else {
     counters_.drop(drop::digest);
     next_source(fetch,

@@ -48,10 +48,8 @@ HeldFetches::Verified HeldFetches::verify() {
       continue;
     }
     counters_.add(&TransportCounters::shared_bytes_in, fetch.ref.size);
-    Blob blob;
-    blob.buffer = std::move(fetch.file);
-    blob.digest = fetch.ref.digest;
-    verified.arrived.push_back({fetch.from.front(), fetch.ref, std::move(blob), fetch.is_finite});
+    verified.arrived.push_back(
+        {fetch.from.front(), fetch.ref, Blob(std::move(fetch.file), fetch.ref.digest), fetch.is_finite});
   }
   return verified;
 }

@@ -1,9 +1,6 @@
 #include "comm/transport/zmq_endpoint.h"
 
-#include <algorithm>
-#include <deque>
 #include <future>
-#include <iterator>
 #include <map>
 #include <set>
 #include <span>
@@ -35,7 +32,6 @@ struct ZmqEndpoint::Parts {
   std::map<Digest, int> offered;  ///< how often: slots may bring equal blobs
   std::set<Digest> fetching;      ///< until their arrival is handed over: a second fetch joins
   HeldFetches held;
-  std::deque<BlobArrived> verified;  ///< of these, to be handed over
   std::thread thread;
 };
 
@@ -61,9 +57,10 @@ void ZmqEndpoint::identify(JobId job, Epoch epoch, Incarnation incarnation) {
 void ZmqEndpoint::send(PeerId to, const Message& message) {
   parts_->loop.post([=](ZmqLoop& loop) { loop.send(to, message); });
 }
+
 void ZmqEndpoint::verify_held() {
   HeldFetches::Verified verified = parts_->held.verify();
-  std::ranges::move(verified.arrived, std::back_inserter(parts_->verified));
+  for (BlobArrived& arrival : verified.arrived) parts_->loop.inbox().push(std::move(arrival));
   for (const auto& [ref, peers] : verified.refused) {
     parts_->loop.post([=](ZmqLoop& loop) {
       loop.fetch(peers.front(), ref);
@@ -74,13 +71,7 @@ void ZmqEndpoint::verify_held() {
 
 std::optional<Arrival> ZmqEndpoint::receive(Instant deadline) {
   if (parts_->held.any()) verify_held();
-  std::optional<Arrival> arrival;
-  if (!parts_->verified.empty()) {
-    arrival = std::move(parts_->verified.front());
-    parts_->verified.pop_front();
-  } else {
-    arrival = parts_->loop.inbox().pop(deadline);
-  }
+  std::optional<Arrival> arrival = parts_->loop.inbox().pop(deadline);
   if (arrival)
     if (const auto* blob = std::get_if<BlobArrived>(&*arrival)) parts_->fetching.erase(blob->ref.digest);
   return arrival;

@@ -23,6 +23,17 @@ inline TensorMap clone_of(const TensorMap& tensors) {
   return copy;
 }
 
+/// Of a method on these parameters, with one outer step for all of them.
+inline OuterMethod::Context context_of(std::vector<ParamSpec> specs, std::string rule, double lr,
+                                       double momentum) {
+  OuterMethod::Context context;
+  context.specs = std::move(specs);
+  context.rule = std::move(rule);
+  context.lr = lr;
+  context.momentum = momentum;
+  return context;
+}
+
 /// A small model whose MLP can be cut, and random tensors for it.
 inline const std::vector<ParamSpec>& small_specs() {
   static const std::vector<ParamSpec> specs{
